@@ -1,0 +1,61 @@
+# `make` is what a reviewer runs; `make test` is what a user and CI run.
+GO          ?= go
+TOOL        := $(GO) tool -modfile=tools/go.mod
+PKGS        ?= ./...
+TEST_FLAGS  ?= -timeout=15m
+FUZZTIME    ?= 5s
+PROTOS       = $(shell find examples -name '*.proto' 2>/dev/null)
+PROTOC      ?= protoc
+
+.DEFAULT_GOAL := all
+.PHONY: all help fmt fmt-check vet lint race test services examples generate generate-check fuzz fixture clean
+
+all: fmt-check vet lint race examples ## format check, vet, lint, race tests, examples
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+fmt: ## rewrite every Go file in canonical format
+	@gofmt -w .
+
+fmt-check: ## fail when a Go file is not in canonical format
+	@bad="$$(gofmt -l .)"; if [ -n "$$bad" ]; then printf 'not gofmt-ed (run make fmt):\n%s\n' "$$bad"; exit 1; fi
+
+vet: ## go vet over everything
+	$(GO) vet $(PKGS)
+
+lint: ## golangci-lint, pinned in tools/go.mod (first run builds it: about two CPU minutes)
+	$(TOOL) golangci-lint run $(PKGS)
+
+race: ## race tests with what this machine has; tests of absent servers skip
+	$(GO) test -race $(TEST_FLAGS) $(PKGS)
+
+test: services ## race tests with every real server required (installs what is missing)
+	ARMATURE_REQUIRE_SERVICES=1 $(GO) test -race $(TEST_FLAGS) $(PKGS)
+
+services: ## install the servers the tests drive, where they are missing
+	@scripts/services.sh
+
+examples: ## run the quick start
+	$(GO) run ./examples/quickstart
+
+generate: ## regenerate the protobuf code of the examples
+	@mkdir -p .cache/bin
+	@$(GO) build -modfile=tools/go.mod -o .cache/bin/ google.golang.org/protobuf/cmd/protoc-gen-go google.golang.org/grpc/cmd/protoc-gen-go-grpc
+	@set -e; for p in $(PROTOS); do echo "protoc $$p"; \
+	  PATH="$(CURDIR)/.cache/bin:$$PATH" $(PROTOC) -I . --go_out=. --go_opt=paths=source_relative \
+	    --go-grpc_out=. --go-grpc_opt=paths=source_relative "$$p"; done
+
+generate-check: generate ## fail when committed generated code is stale
+	@git diff --exit-code -- '*.pb.go'
+
+fuzz: ## run every fuzz target for FUZZTIME (default 5s each)
+	@set -e; for d in $$(git grep -l '^func Fuzz' -- '*_test.go' | xargs -n1 dirname | sort -u); do \
+	  for f in $$(sed -n 's/^func \(Fuzz[A-Za-z0-9_]*\)(.*/\1/p' $$d/*_test.go); do \
+	    echo "fuzz $$d $$f"; $(GO) test "./$$d" -run='^$$' -fuzz="^$$f\$$" -fuzztime=$(FUZZTIME); done; done
+
+fixture: ## prove that a stranger's module which imports us tidies and builds
+	ARMATURE_REQUIRE_SERVICES=1 $(GO) test -count=1 -timeout=10m ./test/consumer
+
+clean: ## remove what the other targets leave behind
+	rm -rf .cache bin coverage.out
