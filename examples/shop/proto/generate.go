@@ -11,4 +11,4 @@
 // Fields are never renumbered or reused: a change that old readers cannot take is a new version's folder.
 package proto
 
-//go:generate sh -c "protoc -I . --go_out=. --go_opt=paths=source_relative --go-grpc_out=. --go-grpc_opt=paths=source_relative */v1/*.proto"
+//go:generate sh -c "cd ../../.. && protoc -I . --go_out=. --go_opt=paths=source_relative --go-grpc_out=. --go-grpc_opt=paths=source_relative examples/shop/proto/*/v1/*.proto"

@@ -2,7 +2,7 @@
 // versions:
 // 	protoc-gen-go v1.36.12
 // 	protoc        v3.21.12
-// source: common/v1/common.proto
+// source: examples/shop/proto/common/v1/common.proto
 
 package commonv1
 
@@ -33,7 +33,7 @@ type Money struct {
 
 func (x *Money) Reset() {
 	*x = Money{}
-	mi := &file_common_v1_common_proto_msgTypes[0]
+	mi := &file_examples_shop_proto_common_v1_common_proto_msgTypes[0]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -45,7 +45,7 @@ func (x *Money) String() string {
 func (*Money) ProtoMessage() {}
 
 func (x *Money) ProtoReflect() protoreflect.Message {
-	mi := &file_common_v1_common_proto_msgTypes[0]
+	mi := &file_examples_shop_proto_common_v1_common_proto_msgTypes[0]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -58,7 +58,7 @@ func (x *Money) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Money.ProtoReflect.Descriptor instead.
 func (*Money) Descriptor() ([]byte, []int) {
-	return file_common_v1_common_proto_rawDescGZIP(), []int{0}
+	return file_examples_shop_proto_common_v1_common_proto_rawDescGZIP(), []int{0}
 }
 
 func (x *Money) GetMinor() int64 {
@@ -86,7 +86,7 @@ type Item struct {
 
 func (x *Item) Reset() {
 	*x = Item{}
-	mi := &file_common_v1_common_proto_msgTypes[1]
+	mi := &file_examples_shop_proto_common_v1_common_proto_msgTypes[1]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -98,7 +98,7 @@ func (x *Item) String() string {
 func (*Item) ProtoMessage() {}
 
 func (x *Item) ProtoReflect() protoreflect.Message {
-	mi := &file_common_v1_common_proto_msgTypes[1]
+	mi := &file_examples_shop_proto_common_v1_common_proto_msgTypes[1]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -111,7 +111,7 @@ func (x *Item) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Item.ProtoReflect.Descriptor instead.
 func (*Item) Descriptor() ([]byte, []int) {
-	return file_common_v1_common_proto_rawDescGZIP(), []int{1}
+	return file_examples_shop_proto_common_v1_common_proto_rawDescGZIP(), []int{1}
 }
 
 func (x *Item) GetProductId() string {
@@ -143,7 +143,7 @@ type Address struct {
 
 func (x *Address) Reset() {
 	*x = Address{}
-	mi := &file_common_v1_common_proto_msgTypes[2]
+	mi := &file_examples_shop_proto_common_v1_common_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -155,7 +155,7 @@ func (x *Address) String() string {
 func (*Address) ProtoMessage() {}
 
 func (x *Address) ProtoReflect() protoreflect.Message {
-	mi := &file_common_v1_common_proto_msgTypes[2]
+	mi := &file_examples_shop_proto_common_v1_common_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -168,7 +168,7 @@ func (x *Address) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Address.ProtoReflect.Descriptor instead.
 func (*Address) Descriptor() ([]byte, []int) {
-	return file_common_v1_common_proto_rawDescGZIP(), []int{2}
+	return file_examples_shop_proto_common_v1_common_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *Address) GetName() string {
@@ -206,11 +206,11 @@ func (x *Address) GetCountry() string {
 	return ""
 }
 
-var File_common_v1_common_proto protoreflect.FileDescriptor
+var File_examples_shop_proto_common_v1_common_proto protoreflect.FileDescriptor
 
-const file_common_v1_common_proto_rawDesc = "" +
+const file_examples_shop_proto_common_v1_common_proto_rawDesc = "" +
 	"\n" +
-	"\x16common/v1/common.proto\x12\x0eshop.common.v1\"9\n" +
+	"*examples/shop/proto/common/v1/common.proto\x12\x0eshop.common.v1\"9\n" +
 	"\x05Money\x12\x14\n" +
 	"\x05minor\x18\x01 \x01(\x03R\x05minor\x12\x1a\n" +
 	"\bcurrency\x18\x02 \x01(\tR\bcurrency\"A\n" +
@@ -226,24 +226,24 @@ const file_common_v1_common_proto_rawDesc = "" +
 	"\acountry\x18\x05 \x01(\tR\acountryBHZFgithub.com/armature-go/armature/examples/shop/proto/common/v1;commonv1b\x06proto3"
 
 var (
-	file_common_v1_common_proto_rawDescOnce sync.Once
-	file_common_v1_common_proto_rawDescData []byte
+	file_examples_shop_proto_common_v1_common_proto_rawDescOnce sync.Once
+	file_examples_shop_proto_common_v1_common_proto_rawDescData []byte
 )
 
-func file_common_v1_common_proto_rawDescGZIP() []byte {
-	file_common_v1_common_proto_rawDescOnce.Do(func() {
-		file_common_v1_common_proto_rawDescData = protoimpl.X.CompressGZIP(unsafe.Slice(unsafe.StringData(file_common_v1_common_proto_rawDesc), len(file_common_v1_common_proto_rawDesc)))
+func file_examples_shop_proto_common_v1_common_proto_rawDescGZIP() []byte {
+	file_examples_shop_proto_common_v1_common_proto_rawDescOnce.Do(func() {
+		file_examples_shop_proto_common_v1_common_proto_rawDescData = protoimpl.X.CompressGZIP(unsafe.Slice(unsafe.StringData(file_examples_shop_proto_common_v1_common_proto_rawDesc), len(file_examples_shop_proto_common_v1_common_proto_rawDesc)))
 	})
-	return file_common_v1_common_proto_rawDescData
+	return file_examples_shop_proto_common_v1_common_proto_rawDescData
 }
 
-var file_common_v1_common_proto_msgTypes = make([]protoimpl.MessageInfo, 3)
-var file_common_v1_common_proto_goTypes = []any{
+var file_examples_shop_proto_common_v1_common_proto_msgTypes = make([]protoimpl.MessageInfo, 3)
+var file_examples_shop_proto_common_v1_common_proto_goTypes = []any{
 	(*Money)(nil),   // 0: shop.common.v1.Money
 	(*Item)(nil),    // 1: shop.common.v1.Item
 	(*Address)(nil), // 2: shop.common.v1.Address
 }
-var file_common_v1_common_proto_depIdxs = []int32{
+var file_examples_shop_proto_common_v1_common_proto_depIdxs = []int32{
 	0, // [0:0] is the sub-list for method output_type
 	0, // [0:0] is the sub-list for method input_type
 	0, // [0:0] is the sub-list for extension type_name
@@ -251,26 +251,26 @@ var file_common_v1_common_proto_depIdxs = []int32{
 	0, // [0:0] is the sub-list for field type_name
 }
 
-func init() { file_common_v1_common_proto_init() }
-func file_common_v1_common_proto_init() {
-	if File_common_v1_common_proto != nil {
+func init() { file_examples_shop_proto_common_v1_common_proto_init() }
+func file_examples_shop_proto_common_v1_common_proto_init() {
+	if File_examples_shop_proto_common_v1_common_proto != nil {
 		return
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
-			RawDescriptor: unsafe.Slice(unsafe.StringData(file_common_v1_common_proto_rawDesc), len(file_common_v1_common_proto_rawDesc)),
+			RawDescriptor: unsafe.Slice(unsafe.StringData(file_examples_shop_proto_common_v1_common_proto_rawDesc), len(file_examples_shop_proto_common_v1_common_proto_rawDesc)),
 			NumEnums:      0,
 			NumMessages:   3,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
-		GoTypes:           file_common_v1_common_proto_goTypes,
-		DependencyIndexes: file_common_v1_common_proto_depIdxs,
-		MessageInfos:      file_common_v1_common_proto_msgTypes,
+		GoTypes:           file_examples_shop_proto_common_v1_common_proto_goTypes,
+		DependencyIndexes: file_examples_shop_proto_common_v1_common_proto_depIdxs,
+		MessageInfos:      file_examples_shop_proto_common_v1_common_proto_msgTypes,
 	}.Build()
-	File_common_v1_common_proto = out.File
-	file_common_v1_common_proto_goTypes = nil
-	file_common_v1_common_proto_depIdxs = nil
+	File_examples_shop_proto_common_v1_common_proto = out.File
+	file_examples_shop_proto_common_v1_common_proto_goTypes = nil
+	file_examples_shop_proto_common_v1_common_proto_depIdxs = nil
 }

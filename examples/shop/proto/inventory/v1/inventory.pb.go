@@ -2,7 +2,7 @@
 // versions:
 // 	protoc-gen-go v1.36.12
 // 	protoc        v3.21.12
-// source: inventory/v1/inventory.proto
+// source: examples/shop/proto/inventory/v1/inventory.proto
 
 package inventoryv1
 
@@ -32,7 +32,7 @@ type Stock struct {
 
 func (x *Stock) Reset() {
 	*x = Stock{}
-	mi := &file_inventory_v1_inventory_proto_msgTypes[0]
+	mi := &file_examples_shop_proto_inventory_v1_inventory_proto_msgTypes[0]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -44,7 +44,7 @@ func (x *Stock) String() string {
 func (*Stock) ProtoMessage() {}
 
 func (x *Stock) ProtoReflect() protoreflect.Message {
-	mi := &file_inventory_v1_inventory_proto_msgTypes[0]
+	mi := &file_examples_shop_proto_inventory_v1_inventory_proto_msgTypes[0]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -57,7 +57,7 @@ func (x *Stock) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Stock.ProtoReflect.Descriptor instead.
 func (*Stock) Descriptor() ([]byte, []int) {
-	return file_inventory_v1_inventory_proto_rawDescGZIP(), []int{0}
+	return file_examples_shop_proto_inventory_v1_inventory_proto_rawDescGZIP(), []int{0}
 }
 
 func (x *Stock) GetProductId() string {
@@ -83,7 +83,7 @@ type GetStockRequest struct {
 
 func (x *GetStockRequest) Reset() {
 	*x = GetStockRequest{}
-	mi := &file_inventory_v1_inventory_proto_msgTypes[1]
+	mi := &file_examples_shop_proto_inventory_v1_inventory_proto_msgTypes[1]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -95,7 +95,7 @@ func (x *GetStockRequest) String() string {
 func (*GetStockRequest) ProtoMessage() {}
 
 func (x *GetStockRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_inventory_v1_inventory_proto_msgTypes[1]
+	mi := &file_examples_shop_proto_inventory_v1_inventory_proto_msgTypes[1]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -108,7 +108,7 @@ func (x *GetStockRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetStockRequest.ProtoReflect.Descriptor instead.
 func (*GetStockRequest) Descriptor() ([]byte, []int) {
-	return file_inventory_v1_inventory_proto_rawDescGZIP(), []int{1}
+	return file_examples_shop_proto_inventory_v1_inventory_proto_rawDescGZIP(), []int{1}
 }
 
 func (x *GetStockRequest) GetProductId() string {
@@ -127,7 +127,7 @@ type GetStockResponse struct {
 
 func (x *GetStockResponse) Reset() {
 	*x = GetStockResponse{}
-	mi := &file_inventory_v1_inventory_proto_msgTypes[2]
+	mi := &file_examples_shop_proto_inventory_v1_inventory_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -139,7 +139,7 @@ func (x *GetStockResponse) String() string {
 func (*GetStockResponse) ProtoMessage() {}
 
 func (x *GetStockResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_inventory_v1_inventory_proto_msgTypes[2]
+	mi := &file_examples_shop_proto_inventory_v1_inventory_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -152,7 +152,7 @@ func (x *GetStockResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetStockResponse.ProtoReflect.Descriptor instead.
 func (*GetStockResponse) Descriptor() ([]byte, []int) {
-	return file_inventory_v1_inventory_proto_rawDescGZIP(), []int{2}
+	return file_examples_shop_proto_inventory_v1_inventory_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *GetStockResponse) GetStock() *Stock {
@@ -170,7 +170,7 @@ type ListStockRequest struct {
 
 func (x *ListStockRequest) Reset() {
 	*x = ListStockRequest{}
-	mi := &file_inventory_v1_inventory_proto_msgTypes[3]
+	mi := &file_examples_shop_proto_inventory_v1_inventory_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -182,7 +182,7 @@ func (x *ListStockRequest) String() string {
 func (*ListStockRequest) ProtoMessage() {}
 
 func (x *ListStockRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_inventory_v1_inventory_proto_msgTypes[3]
+	mi := &file_examples_shop_proto_inventory_v1_inventory_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -195,7 +195,7 @@ func (x *ListStockRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListStockRequest.ProtoReflect.Descriptor instead.
 func (*ListStockRequest) Descriptor() ([]byte, []int) {
-	return file_inventory_v1_inventory_proto_rawDescGZIP(), []int{3}
+	return file_examples_shop_proto_inventory_v1_inventory_proto_rawDescGZIP(), []int{3}
 }
 
 type ListStockResponse struct {
@@ -207,7 +207,7 @@ type ListStockResponse struct {
 
 func (x *ListStockResponse) Reset() {
 	*x = ListStockResponse{}
-	mi := &file_inventory_v1_inventory_proto_msgTypes[4]
+	mi := &file_examples_shop_proto_inventory_v1_inventory_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -219,7 +219,7 @@ func (x *ListStockResponse) String() string {
 func (*ListStockResponse) ProtoMessage() {}
 
 func (x *ListStockResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_inventory_v1_inventory_proto_msgTypes[4]
+	mi := &file_examples_shop_proto_inventory_v1_inventory_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -232,7 +232,7 @@ func (x *ListStockResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListStockResponse.ProtoReflect.Descriptor instead.
 func (*ListStockResponse) Descriptor() ([]byte, []int) {
-	return file_inventory_v1_inventory_proto_rawDescGZIP(), []int{4}
+	return file_examples_shop_proto_inventory_v1_inventory_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *ListStockResponse) GetStock() []*Stock {
@@ -252,7 +252,7 @@ type ReserveRequest struct {
 
 func (x *ReserveRequest) Reset() {
 	*x = ReserveRequest{}
-	mi := &file_inventory_v1_inventory_proto_msgTypes[5]
+	mi := &file_examples_shop_proto_inventory_v1_inventory_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -264,7 +264,7 @@ func (x *ReserveRequest) String() string {
 func (*ReserveRequest) ProtoMessage() {}
 
 func (x *ReserveRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_inventory_v1_inventory_proto_msgTypes[5]
+	mi := &file_examples_shop_proto_inventory_v1_inventory_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -277,7 +277,7 @@ func (x *ReserveRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReserveRequest.ProtoReflect.Descriptor instead.
 func (*ReserveRequest) Descriptor() ([]byte, []int) {
-	return file_inventory_v1_inventory_proto_rawDescGZIP(), []int{5}
+	return file_examples_shop_proto_inventory_v1_inventory_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *ReserveRequest) GetOrderId() string {
@@ -302,7 +302,7 @@ type ReserveResponse struct {
 
 func (x *ReserveResponse) Reset() {
 	*x = ReserveResponse{}
-	mi := &file_inventory_v1_inventory_proto_msgTypes[6]
+	mi := &file_examples_shop_proto_inventory_v1_inventory_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -314,7 +314,7 @@ func (x *ReserveResponse) String() string {
 func (*ReserveResponse) ProtoMessage() {}
 
 func (x *ReserveResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_inventory_v1_inventory_proto_msgTypes[6]
+	mi := &file_examples_shop_proto_inventory_v1_inventory_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -327,7 +327,7 @@ func (x *ReserveResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReserveResponse.ProtoReflect.Descriptor instead.
 func (*ReserveResponse) Descriptor() ([]byte, []int) {
-	return file_inventory_v1_inventory_proto_rawDescGZIP(), []int{6}
+	return file_examples_shop_proto_inventory_v1_inventory_proto_rawDescGZIP(), []int{6}
 }
 
 type ReleaseRequest struct {
@@ -339,7 +339,7 @@ type ReleaseRequest struct {
 
 func (x *ReleaseRequest) Reset() {
 	*x = ReleaseRequest{}
-	mi := &file_inventory_v1_inventory_proto_msgTypes[7]
+	mi := &file_examples_shop_proto_inventory_v1_inventory_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -351,7 +351,7 @@ func (x *ReleaseRequest) String() string {
 func (*ReleaseRequest) ProtoMessage() {}
 
 func (x *ReleaseRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_inventory_v1_inventory_proto_msgTypes[7]
+	mi := &file_examples_shop_proto_inventory_v1_inventory_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -364,7 +364,7 @@ func (x *ReleaseRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReleaseRequest.ProtoReflect.Descriptor instead.
 func (*ReleaseRequest) Descriptor() ([]byte, []int) {
-	return file_inventory_v1_inventory_proto_rawDescGZIP(), []int{7}
+	return file_examples_shop_proto_inventory_v1_inventory_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *ReleaseRequest) GetOrderId() string {
@@ -384,7 +384,7 @@ type ReleaseResponse struct {
 
 func (x *ReleaseResponse) Reset() {
 	*x = ReleaseResponse{}
-	mi := &file_inventory_v1_inventory_proto_msgTypes[8]
+	mi := &file_examples_shop_proto_inventory_v1_inventory_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -396,7 +396,7 @@ func (x *ReleaseResponse) String() string {
 func (*ReleaseResponse) ProtoMessage() {}
 
 func (x *ReleaseResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_inventory_v1_inventory_proto_msgTypes[8]
+	mi := &file_examples_shop_proto_inventory_v1_inventory_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -409,7 +409,7 @@ func (x *ReleaseResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReleaseResponse.ProtoReflect.Descriptor instead.
 func (*ReleaseResponse) Descriptor() ([]byte, []int) {
-	return file_inventory_v1_inventory_proto_rawDescGZIP(), []int{8}
+	return file_examples_shop_proto_inventory_v1_inventory_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *ReleaseResponse) GetItems() []*v1.Item {
@@ -419,11 +419,11 @@ func (x *ReleaseResponse) GetItems() []*v1.Item {
 	return nil
 }
 
-var File_inventory_v1_inventory_proto protoreflect.FileDescriptor
+var File_examples_shop_proto_inventory_v1_inventory_proto protoreflect.FileDescriptor
 
-const file_inventory_v1_inventory_proto_rawDesc = "" +
+const file_examples_shop_proto_inventory_v1_inventory_proto_rawDesc = "" +
 	"\n" +
-	"\x1cinventory/v1/inventory.proto\x12\x11shop.inventory.v1\x1a\x16common/v1/common.proto\"?\n" +
+	"0examples/shop/proto/inventory/v1/inventory.proto\x12\x11shop.inventory.v1\x1a*examples/shop/proto/common/v1/common.proto\"?\n" +
 	"\x05Stock\x12\x1d\n" +
 	"\n" +
 	"product_id\x18\x01 \x01(\tR\tproductId\x12\x17\n" +
@@ -451,19 +451,19 @@ const file_inventory_v1_inventory_proto_rawDesc = "" +
 	"\aRelease\x12!.shop.inventory.v1.ReleaseRequest\x1a\".shop.inventory.v1.ReleaseResponseBNZLgithub.com/armature-go/armature/examples/shop/proto/inventory/v1;inventoryv1b\x06proto3"
 
 var (
-	file_inventory_v1_inventory_proto_rawDescOnce sync.Once
-	file_inventory_v1_inventory_proto_rawDescData []byte
+	file_examples_shop_proto_inventory_v1_inventory_proto_rawDescOnce sync.Once
+	file_examples_shop_proto_inventory_v1_inventory_proto_rawDescData []byte
 )
 
-func file_inventory_v1_inventory_proto_rawDescGZIP() []byte {
-	file_inventory_v1_inventory_proto_rawDescOnce.Do(func() {
-		file_inventory_v1_inventory_proto_rawDescData = protoimpl.X.CompressGZIP(unsafe.Slice(unsafe.StringData(file_inventory_v1_inventory_proto_rawDesc), len(file_inventory_v1_inventory_proto_rawDesc)))
+func file_examples_shop_proto_inventory_v1_inventory_proto_rawDescGZIP() []byte {
+	file_examples_shop_proto_inventory_v1_inventory_proto_rawDescOnce.Do(func() {
+		file_examples_shop_proto_inventory_v1_inventory_proto_rawDescData = protoimpl.X.CompressGZIP(unsafe.Slice(unsafe.StringData(file_examples_shop_proto_inventory_v1_inventory_proto_rawDesc), len(file_examples_shop_proto_inventory_v1_inventory_proto_rawDesc)))
 	})
-	return file_inventory_v1_inventory_proto_rawDescData
+	return file_examples_shop_proto_inventory_v1_inventory_proto_rawDescData
 }
 
-var file_inventory_v1_inventory_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
-var file_inventory_v1_inventory_proto_goTypes = []any{
+var file_examples_shop_proto_inventory_v1_inventory_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
+var file_examples_shop_proto_inventory_v1_inventory_proto_goTypes = []any{
 	(*Stock)(nil),             // 0: shop.inventory.v1.Stock
 	(*GetStockRequest)(nil),   // 1: shop.inventory.v1.GetStockRequest
 	(*GetStockResponse)(nil),  // 2: shop.inventory.v1.GetStockResponse
@@ -475,7 +475,7 @@ var file_inventory_v1_inventory_proto_goTypes = []any{
 	(*ReleaseResponse)(nil),   // 8: shop.inventory.v1.ReleaseResponse
 	(*v1.Item)(nil),           // 9: shop.common.v1.Item
 }
-var file_inventory_v1_inventory_proto_depIdxs = []int32{
+var file_examples_shop_proto_inventory_v1_inventory_proto_depIdxs = []int32{
 	0, // 0: shop.inventory.v1.GetStockResponse.stock:type_name -> shop.inventory.v1.Stock
 	0, // 1: shop.inventory.v1.ListStockResponse.stock:type_name -> shop.inventory.v1.Stock
 	9, // 2: shop.inventory.v1.ReserveRequest.items:type_name -> shop.common.v1.Item
@@ -495,26 +495,26 @@ var file_inventory_v1_inventory_proto_depIdxs = []int32{
 	0, // [0:4] is the sub-list for field type_name
 }
 
-func init() { file_inventory_v1_inventory_proto_init() }
-func file_inventory_v1_inventory_proto_init() {
-	if File_inventory_v1_inventory_proto != nil {
+func init() { file_examples_shop_proto_inventory_v1_inventory_proto_init() }
+func file_examples_shop_proto_inventory_v1_inventory_proto_init() {
+	if File_examples_shop_proto_inventory_v1_inventory_proto != nil {
 		return
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
-			RawDescriptor: unsafe.Slice(unsafe.StringData(file_inventory_v1_inventory_proto_rawDesc), len(file_inventory_v1_inventory_proto_rawDesc)),
+			RawDescriptor: unsafe.Slice(unsafe.StringData(file_examples_shop_proto_inventory_v1_inventory_proto_rawDesc), len(file_examples_shop_proto_inventory_v1_inventory_proto_rawDesc)),
 			NumEnums:      0,
 			NumMessages:   9,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
-		GoTypes:           file_inventory_v1_inventory_proto_goTypes,
-		DependencyIndexes: file_inventory_v1_inventory_proto_depIdxs,
-		MessageInfos:      file_inventory_v1_inventory_proto_msgTypes,
+		GoTypes:           file_examples_shop_proto_inventory_v1_inventory_proto_goTypes,
+		DependencyIndexes: file_examples_shop_proto_inventory_v1_inventory_proto_depIdxs,
+		MessageInfos:      file_examples_shop_proto_inventory_v1_inventory_proto_msgTypes,
 	}.Build()
-	File_inventory_v1_inventory_proto = out.File
-	file_inventory_v1_inventory_proto_goTypes = nil
-	file_inventory_v1_inventory_proto_depIdxs = nil
+	File_examples_shop_proto_inventory_v1_inventory_proto = out.File
+	file_examples_shop_proto_inventory_v1_inventory_proto_goTypes = nil
+	file_examples_shop_proto_inventory_v1_inventory_proto_depIdxs = nil
 }

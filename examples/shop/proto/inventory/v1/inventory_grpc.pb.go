@@ -2,7 +2,7 @@
 // versions:
 // - protoc-gen-go-grpc v1.6.1
 // - protoc             v3.21.12
-// source: inventory/v1/inventory.proto
+// source: examples/shop/proto/inventory/v1/inventory.proto
 
 package inventoryv1
 
@@ -245,5 +245,5 @@ var InventoryService_ServiceDesc = grpc.ServiceDesc{
 		},
 	},
 	Streams:  []grpc.StreamDesc{},
-	Metadata: "inventory/v1/inventory.proto",
+	Metadata: "examples/shop/proto/inventory/v1/inventory.proto",
 }

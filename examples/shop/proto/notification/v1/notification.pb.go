@@ -2,7 +2,7 @@
 // versions:
 // 	protoc-gen-go v1.36.12
 // 	protoc        v3.21.12
-// source: notification/v1/notification.proto
+// source: examples/shop/proto/notification/v1/notification.proto
 
 package notificationv1
 
@@ -61,11 +61,11 @@ func (x NotificationKind) String() string {
 }
 
 func (NotificationKind) Descriptor() protoreflect.EnumDescriptor {
-	return file_notification_v1_notification_proto_enumTypes[0].Descriptor()
+	return file_examples_shop_proto_notification_v1_notification_proto_enumTypes[0].Descriptor()
 }
 
 func (NotificationKind) Type() protoreflect.EnumType {
-	return &file_notification_v1_notification_proto_enumTypes[0]
+	return &file_examples_shop_proto_notification_v1_notification_proto_enumTypes[0]
 }
 
 func (x NotificationKind) Number() protoreflect.EnumNumber {
@@ -74,7 +74,7 @@ func (x NotificationKind) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use NotificationKind.Descriptor instead.
 func (NotificationKind) EnumDescriptor() ([]byte, []int) {
-	return file_notification_v1_notification_proto_rawDescGZIP(), []int{0}
+	return file_examples_shop_proto_notification_v1_notification_proto_rawDescGZIP(), []int{0}
 }
 
 type NotificationState int32
@@ -110,11 +110,11 @@ func (x NotificationState) String() string {
 }
 
 func (NotificationState) Descriptor() protoreflect.EnumDescriptor {
-	return file_notification_v1_notification_proto_enumTypes[1].Descriptor()
+	return file_examples_shop_proto_notification_v1_notification_proto_enumTypes[1].Descriptor()
 }
 
 func (NotificationState) Type() protoreflect.EnumType {
-	return &file_notification_v1_notification_proto_enumTypes[1]
+	return &file_examples_shop_proto_notification_v1_notification_proto_enumTypes[1]
 }
 
 func (x NotificationState) Number() protoreflect.EnumNumber {
@@ -123,7 +123,7 @@ func (x NotificationState) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use NotificationState.Descriptor instead.
 func (NotificationState) EnumDescriptor() ([]byte, []int) {
-	return file_notification_v1_notification_proto_rawDescGZIP(), []int{1}
+	return file_examples_shop_proto_notification_v1_notification_proto_rawDescGZIP(), []int{1}
 }
 
 type Notification struct {
@@ -139,7 +139,7 @@ type Notification struct {
 
 func (x *Notification) Reset() {
 	*x = Notification{}
-	mi := &file_notification_v1_notification_proto_msgTypes[0]
+	mi := &file_examples_shop_proto_notification_v1_notification_proto_msgTypes[0]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -151,7 +151,7 @@ func (x *Notification) String() string {
 func (*Notification) ProtoMessage() {}
 
 func (x *Notification) ProtoReflect() protoreflect.Message {
-	mi := &file_notification_v1_notification_proto_msgTypes[0]
+	mi := &file_examples_shop_proto_notification_v1_notification_proto_msgTypes[0]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -164,7 +164,7 @@ func (x *Notification) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Notification.ProtoReflect.Descriptor instead.
 func (*Notification) Descriptor() ([]byte, []int) {
-	return file_notification_v1_notification_proto_rawDescGZIP(), []int{0}
+	return file_examples_shop_proto_notification_v1_notification_proto_rawDescGZIP(), []int{0}
 }
 
 func (x *Notification) GetId() string {
@@ -211,7 +211,7 @@ type ListNotificationsRequest struct {
 
 func (x *ListNotificationsRequest) Reset() {
 	*x = ListNotificationsRequest{}
-	mi := &file_notification_v1_notification_proto_msgTypes[1]
+	mi := &file_examples_shop_proto_notification_v1_notification_proto_msgTypes[1]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -223,7 +223,7 @@ func (x *ListNotificationsRequest) String() string {
 func (*ListNotificationsRequest) ProtoMessage() {}
 
 func (x *ListNotificationsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_notification_v1_notification_proto_msgTypes[1]
+	mi := &file_examples_shop_proto_notification_v1_notification_proto_msgTypes[1]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -236,7 +236,7 @@ func (x *ListNotificationsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListNotificationsRequest.ProtoReflect.Descriptor instead.
 func (*ListNotificationsRequest) Descriptor() ([]byte, []int) {
-	return file_notification_v1_notification_proto_rawDescGZIP(), []int{1}
+	return file_examples_shop_proto_notification_v1_notification_proto_rawDescGZIP(), []int{1}
 }
 
 func (x *ListNotificationsRequest) GetOrderId() string {
@@ -255,7 +255,7 @@ type ListNotificationsResponse struct {
 
 func (x *ListNotificationsResponse) Reset() {
 	*x = ListNotificationsResponse{}
-	mi := &file_notification_v1_notification_proto_msgTypes[2]
+	mi := &file_examples_shop_proto_notification_v1_notification_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -267,7 +267,7 @@ func (x *ListNotificationsResponse) String() string {
 func (*ListNotificationsResponse) ProtoMessage() {}
 
 func (x *ListNotificationsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_notification_v1_notification_proto_msgTypes[2]
+	mi := &file_examples_shop_proto_notification_v1_notification_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -280,7 +280,7 @@ func (x *ListNotificationsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListNotificationsResponse.ProtoReflect.Descriptor instead.
 func (*ListNotificationsResponse) Descriptor() ([]byte, []int) {
-	return file_notification_v1_notification_proto_rawDescGZIP(), []int{2}
+	return file_examples_shop_proto_notification_v1_notification_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *ListNotificationsResponse) GetNotifications() []*Notification {
@@ -290,11 +290,11 @@ func (x *ListNotificationsResponse) GetNotifications() []*Notification {
 	return nil
 }
 
-var File_notification_v1_notification_proto protoreflect.FileDescriptor
+var File_examples_shop_proto_notification_v1_notification_proto protoreflect.FileDescriptor
 
-const file_notification_v1_notification_proto_rawDesc = "" +
+const file_examples_shop_proto_notification_v1_notification_proto_rawDesc = "" +
 	"\n" +
-	"\"notification/v1/notification.proto\x12\x14shop.notification.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xef\x01\n" +
+	"6examples/shop/proto/notification/v1/notification.proto\x12\x14shop.notification.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xef\x01\n" +
 	"\fNotification\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x19\n" +
 	"\border_id\x18\x02 \x01(\tR\aorderId\x12:\n" +
@@ -320,20 +320,20 @@ const file_notification_v1_notification_proto_rawDesc = "" +
 	"\x11ListNotifications\x12..shop.notification.v1.ListNotificationsRequest\x1a/.shop.notification.v1.ListNotificationsResponseBTZRgithub.com/armature-go/armature/examples/shop/proto/notification/v1;notificationv1b\x06proto3"
 
 var (
-	file_notification_v1_notification_proto_rawDescOnce sync.Once
-	file_notification_v1_notification_proto_rawDescData []byte
+	file_examples_shop_proto_notification_v1_notification_proto_rawDescOnce sync.Once
+	file_examples_shop_proto_notification_v1_notification_proto_rawDescData []byte
 )
 
-func file_notification_v1_notification_proto_rawDescGZIP() []byte {
-	file_notification_v1_notification_proto_rawDescOnce.Do(func() {
-		file_notification_v1_notification_proto_rawDescData = protoimpl.X.CompressGZIP(unsafe.Slice(unsafe.StringData(file_notification_v1_notification_proto_rawDesc), len(file_notification_v1_notification_proto_rawDesc)))
+func file_examples_shop_proto_notification_v1_notification_proto_rawDescGZIP() []byte {
+	file_examples_shop_proto_notification_v1_notification_proto_rawDescOnce.Do(func() {
+		file_examples_shop_proto_notification_v1_notification_proto_rawDescData = protoimpl.X.CompressGZIP(unsafe.Slice(unsafe.StringData(file_examples_shop_proto_notification_v1_notification_proto_rawDesc), len(file_examples_shop_proto_notification_v1_notification_proto_rawDesc)))
 	})
-	return file_notification_v1_notification_proto_rawDescData
+	return file_examples_shop_proto_notification_v1_notification_proto_rawDescData
 }
 
-var file_notification_v1_notification_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_notification_v1_notification_proto_msgTypes = make([]protoimpl.MessageInfo, 3)
-var file_notification_v1_notification_proto_goTypes = []any{
+var file_examples_shop_proto_notification_v1_notification_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
+var file_examples_shop_proto_notification_v1_notification_proto_msgTypes = make([]protoimpl.MessageInfo, 3)
+var file_examples_shop_proto_notification_v1_notification_proto_goTypes = []any{
 	(NotificationKind)(0),             // 0: shop.notification.v1.NotificationKind
 	(NotificationState)(0),            // 1: shop.notification.v1.NotificationState
 	(*Notification)(nil),              // 2: shop.notification.v1.Notification
@@ -341,7 +341,7 @@ var file_notification_v1_notification_proto_goTypes = []any{
 	(*ListNotificationsResponse)(nil), // 4: shop.notification.v1.ListNotificationsResponse
 	(*timestamppb.Timestamp)(nil),     // 5: google.protobuf.Timestamp
 }
-var file_notification_v1_notification_proto_depIdxs = []int32{
+var file_examples_shop_proto_notification_v1_notification_proto_depIdxs = []int32{
 	0, // 0: shop.notification.v1.Notification.kind:type_name -> shop.notification.v1.NotificationKind
 	1, // 1: shop.notification.v1.Notification.state:type_name -> shop.notification.v1.NotificationState
 	5, // 2: shop.notification.v1.Notification.created_at:type_name -> google.protobuf.Timestamp
@@ -355,27 +355,27 @@ var file_notification_v1_notification_proto_depIdxs = []int32{
 	0, // [0:4] is the sub-list for field type_name
 }
 
-func init() { file_notification_v1_notification_proto_init() }
-func file_notification_v1_notification_proto_init() {
-	if File_notification_v1_notification_proto != nil {
+func init() { file_examples_shop_proto_notification_v1_notification_proto_init() }
+func file_examples_shop_proto_notification_v1_notification_proto_init() {
+	if File_examples_shop_proto_notification_v1_notification_proto != nil {
 		return
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
-			RawDescriptor: unsafe.Slice(unsafe.StringData(file_notification_v1_notification_proto_rawDesc), len(file_notification_v1_notification_proto_rawDesc)),
+			RawDescriptor: unsafe.Slice(unsafe.StringData(file_examples_shop_proto_notification_v1_notification_proto_rawDesc), len(file_examples_shop_proto_notification_v1_notification_proto_rawDesc)),
 			NumEnums:      2,
 			NumMessages:   3,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
-		GoTypes:           file_notification_v1_notification_proto_goTypes,
-		DependencyIndexes: file_notification_v1_notification_proto_depIdxs,
-		EnumInfos:         file_notification_v1_notification_proto_enumTypes,
-		MessageInfos:      file_notification_v1_notification_proto_msgTypes,
+		GoTypes:           file_examples_shop_proto_notification_v1_notification_proto_goTypes,
+		DependencyIndexes: file_examples_shop_proto_notification_v1_notification_proto_depIdxs,
+		EnumInfos:         file_examples_shop_proto_notification_v1_notification_proto_enumTypes,
+		MessageInfos:      file_examples_shop_proto_notification_v1_notification_proto_msgTypes,
 	}.Build()
-	File_notification_v1_notification_proto = out.File
-	file_notification_v1_notification_proto_goTypes = nil
-	file_notification_v1_notification_proto_depIdxs = nil
+	File_examples_shop_proto_notification_v1_notification_proto = out.File
+	file_examples_shop_proto_notification_v1_notification_proto_goTypes = nil
+	file_examples_shop_proto_notification_v1_notification_proto_depIdxs = nil
 }

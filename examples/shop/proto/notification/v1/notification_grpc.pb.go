@@ -2,7 +2,7 @@
 // versions:
 // - protoc-gen-go-grpc v1.6.1
 // - protoc             v3.21.12
-// source: notification/v1/notification.proto
+// source: examples/shop/proto/notification/v1/notification.proto
 
 package notificationv1
 
@@ -123,5 +123,5 @@ var NotificationService_ServiceDesc = grpc.ServiceDesc{
 		},
 	},
 	Streams:  []grpc.StreamDesc{},
-	Metadata: "notification/v1/notification.proto",
+	Metadata: "examples/shop/proto/notification/v1/notification.proto",
 }

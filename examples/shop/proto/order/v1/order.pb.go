@@ -2,7 +2,7 @@
 // versions:
 // 	protoc-gen-go v1.36.12
 // 	protoc        v3.21.12
-// source: order/v1/order.proto
+// source: examples/shop/proto/order/v1/order.proto
 
 package orderv1
 
@@ -65,11 +65,11 @@ func (x OrderStatus) String() string {
 }
 
 func (OrderStatus) Descriptor() protoreflect.EnumDescriptor {
-	return file_order_v1_order_proto_enumTypes[0].Descriptor()
+	return file_examples_shop_proto_order_v1_order_proto_enumTypes[0].Descriptor()
 }
 
 func (OrderStatus) Type() protoreflect.EnumType {
-	return &file_order_v1_order_proto_enumTypes[0]
+	return &file_examples_shop_proto_order_v1_order_proto_enumTypes[0]
 }
 
 func (x OrderStatus) Number() protoreflect.EnumNumber {
@@ -78,7 +78,7 @@ func (x OrderStatus) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use OrderStatus.Descriptor instead.
 func (OrderStatus) EnumDescriptor() ([]byte, []int) {
-	return file_order_v1_order_proto_rawDescGZIP(), []int{0}
+	return file_examples_shop_proto_order_v1_order_proto_rawDescGZIP(), []int{0}
 }
 
 // Line is one product of an order at the price it was sold for.
@@ -93,7 +93,7 @@ type Line struct {
 
 func (x *Line) Reset() {
 	*x = Line{}
-	mi := &file_order_v1_order_proto_msgTypes[0]
+	mi := &file_examples_shop_proto_order_v1_order_proto_msgTypes[0]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -105,7 +105,7 @@ func (x *Line) String() string {
 func (*Line) ProtoMessage() {}
 
 func (x *Line) ProtoReflect() protoreflect.Message {
-	mi := &file_order_v1_order_proto_msgTypes[0]
+	mi := &file_examples_shop_proto_order_v1_order_proto_msgTypes[0]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -118,7 +118,7 @@ func (x *Line) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Line.ProtoReflect.Descriptor instead.
 func (*Line) Descriptor() ([]byte, []int) {
-	return file_order_v1_order_proto_rawDescGZIP(), []int{0}
+	return file_examples_shop_proto_order_v1_order_proto_rawDescGZIP(), []int{0}
 }
 
 func (x *Line) GetProductId() string {
@@ -160,7 +160,7 @@ type Order struct {
 
 func (x *Order) Reset() {
 	*x = Order{}
-	mi := &file_order_v1_order_proto_msgTypes[1]
+	mi := &file_examples_shop_proto_order_v1_order_proto_msgTypes[1]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -172,7 +172,7 @@ func (x *Order) String() string {
 func (*Order) ProtoMessage() {}
 
 func (x *Order) ProtoReflect() protoreflect.Message {
-	mi := &file_order_v1_order_proto_msgTypes[1]
+	mi := &file_examples_shop_proto_order_v1_order_proto_msgTypes[1]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -185,7 +185,7 @@ func (x *Order) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Order.ProtoReflect.Descriptor instead.
 func (*Order) Descriptor() ([]byte, []int) {
-	return file_order_v1_order_proto_rawDescGZIP(), []int{1}
+	return file_examples_shop_proto_order_v1_order_proto_rawDescGZIP(), []int{1}
 }
 
 func (x *Order) GetId() string {
@@ -264,7 +264,7 @@ type PlaceOrderRequest struct {
 
 func (x *PlaceOrderRequest) Reset() {
 	*x = PlaceOrderRequest{}
-	mi := &file_order_v1_order_proto_msgTypes[2]
+	mi := &file_examples_shop_proto_order_v1_order_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -276,7 +276,7 @@ func (x *PlaceOrderRequest) String() string {
 func (*PlaceOrderRequest) ProtoMessage() {}
 
 func (x *PlaceOrderRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_order_v1_order_proto_msgTypes[2]
+	mi := &file_examples_shop_proto_order_v1_order_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -289,7 +289,7 @@ func (x *PlaceOrderRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PlaceOrderRequest.ProtoReflect.Descriptor instead.
 func (*PlaceOrderRequest) Descriptor() ([]byte, []int) {
-	return file_order_v1_order_proto_rawDescGZIP(), []int{2}
+	return file_examples_shop_proto_order_v1_order_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *PlaceOrderRequest) GetCustomerId() string {
@@ -329,7 +329,7 @@ type PlaceOrderResponse struct {
 
 func (x *PlaceOrderResponse) Reset() {
 	*x = PlaceOrderResponse{}
-	mi := &file_order_v1_order_proto_msgTypes[3]
+	mi := &file_examples_shop_proto_order_v1_order_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -341,7 +341,7 @@ func (x *PlaceOrderResponse) String() string {
 func (*PlaceOrderResponse) ProtoMessage() {}
 
 func (x *PlaceOrderResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_order_v1_order_proto_msgTypes[3]
+	mi := &file_examples_shop_proto_order_v1_order_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -354,7 +354,7 @@ func (x *PlaceOrderResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PlaceOrderResponse.ProtoReflect.Descriptor instead.
 func (*PlaceOrderResponse) Descriptor() ([]byte, []int) {
-	return file_order_v1_order_proto_rawDescGZIP(), []int{3}
+	return file_examples_shop_proto_order_v1_order_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *PlaceOrderResponse) GetOrder() *Order {
@@ -373,7 +373,7 @@ type GetOrderRequest struct {
 
 func (x *GetOrderRequest) Reset() {
 	*x = GetOrderRequest{}
-	mi := &file_order_v1_order_proto_msgTypes[4]
+	mi := &file_examples_shop_proto_order_v1_order_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -385,7 +385,7 @@ func (x *GetOrderRequest) String() string {
 func (*GetOrderRequest) ProtoMessage() {}
 
 func (x *GetOrderRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_order_v1_order_proto_msgTypes[4]
+	mi := &file_examples_shop_proto_order_v1_order_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -398,7 +398,7 @@ func (x *GetOrderRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetOrderRequest.ProtoReflect.Descriptor instead.
 func (*GetOrderRequest) Descriptor() ([]byte, []int) {
-	return file_order_v1_order_proto_rawDescGZIP(), []int{4}
+	return file_examples_shop_proto_order_v1_order_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *GetOrderRequest) GetId() string {
@@ -417,7 +417,7 @@ type GetOrderResponse struct {
 
 func (x *GetOrderResponse) Reset() {
 	*x = GetOrderResponse{}
-	mi := &file_order_v1_order_proto_msgTypes[5]
+	mi := &file_examples_shop_proto_order_v1_order_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -429,7 +429,7 @@ func (x *GetOrderResponse) String() string {
 func (*GetOrderResponse) ProtoMessage() {}
 
 func (x *GetOrderResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_order_v1_order_proto_msgTypes[5]
+	mi := &file_examples_shop_proto_order_v1_order_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -442,7 +442,7 @@ func (x *GetOrderResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetOrderResponse.ProtoReflect.Descriptor instead.
 func (*GetOrderResponse) Descriptor() ([]byte, []int) {
-	return file_order_v1_order_proto_rawDescGZIP(), []int{5}
+	return file_examples_shop_proto_order_v1_order_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *GetOrderResponse) GetOrder() *Order {
@@ -461,7 +461,7 @@ type ListOrdersRequest struct {
 
 func (x *ListOrdersRequest) Reset() {
 	*x = ListOrdersRequest{}
-	mi := &file_order_v1_order_proto_msgTypes[6]
+	mi := &file_examples_shop_proto_order_v1_order_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -473,7 +473,7 @@ func (x *ListOrdersRequest) String() string {
 func (*ListOrdersRequest) ProtoMessage() {}
 
 func (x *ListOrdersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_order_v1_order_proto_msgTypes[6]
+	mi := &file_examples_shop_proto_order_v1_order_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -486,7 +486,7 @@ func (x *ListOrdersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListOrdersRequest.ProtoReflect.Descriptor instead.
 func (*ListOrdersRequest) Descriptor() ([]byte, []int) {
-	return file_order_v1_order_proto_rawDescGZIP(), []int{6}
+	return file_examples_shop_proto_order_v1_order_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *ListOrdersRequest) GetCustomerId() string {
@@ -505,7 +505,7 @@ type ListOrdersResponse struct {
 
 func (x *ListOrdersResponse) Reset() {
 	*x = ListOrdersResponse{}
-	mi := &file_order_v1_order_proto_msgTypes[7]
+	mi := &file_examples_shop_proto_order_v1_order_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -517,7 +517,7 @@ func (x *ListOrdersResponse) String() string {
 func (*ListOrdersResponse) ProtoMessage() {}
 
 func (x *ListOrdersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_order_v1_order_proto_msgTypes[7]
+	mi := &file_examples_shop_proto_order_v1_order_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -530,7 +530,7 @@ func (x *ListOrdersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListOrdersResponse.ProtoReflect.Descriptor instead.
 func (*ListOrdersResponse) Descriptor() ([]byte, []int) {
-	return file_order_v1_order_proto_rawDescGZIP(), []int{7}
+	return file_examples_shop_proto_order_v1_order_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *ListOrdersResponse) GetOrders() []*Order {
@@ -549,7 +549,7 @@ type WaitOrderRequest struct {
 
 func (x *WaitOrderRequest) Reset() {
 	*x = WaitOrderRequest{}
-	mi := &file_order_v1_order_proto_msgTypes[8]
+	mi := &file_examples_shop_proto_order_v1_order_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -561,7 +561,7 @@ func (x *WaitOrderRequest) String() string {
 func (*WaitOrderRequest) ProtoMessage() {}
 
 func (x *WaitOrderRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_order_v1_order_proto_msgTypes[8]
+	mi := &file_examples_shop_proto_order_v1_order_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -574,7 +574,7 @@ func (x *WaitOrderRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WaitOrderRequest.ProtoReflect.Descriptor instead.
 func (*WaitOrderRequest) Descriptor() ([]byte, []int) {
-	return file_order_v1_order_proto_rawDescGZIP(), []int{8}
+	return file_examples_shop_proto_order_v1_order_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *WaitOrderRequest) GetId() string {
@@ -593,7 +593,7 @@ type WaitOrderResponse struct {
 
 func (x *WaitOrderResponse) Reset() {
 	*x = WaitOrderResponse{}
-	mi := &file_order_v1_order_proto_msgTypes[9]
+	mi := &file_examples_shop_proto_order_v1_order_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -605,7 +605,7 @@ func (x *WaitOrderResponse) String() string {
 func (*WaitOrderResponse) ProtoMessage() {}
 
 func (x *WaitOrderResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_order_v1_order_proto_msgTypes[9]
+	mi := &file_examples_shop_proto_order_v1_order_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -618,7 +618,7 @@ func (x *WaitOrderResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WaitOrderResponse.ProtoReflect.Descriptor instead.
 func (*WaitOrderResponse) Descriptor() ([]byte, []int) {
-	return file_order_v1_order_proto_rawDescGZIP(), []int{9}
+	return file_examples_shop_proto_order_v1_order_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *WaitOrderResponse) GetOrder() *Order {
@@ -637,7 +637,7 @@ type RefundOrderRequest struct {
 
 func (x *RefundOrderRequest) Reset() {
 	*x = RefundOrderRequest{}
-	mi := &file_order_v1_order_proto_msgTypes[10]
+	mi := &file_examples_shop_proto_order_v1_order_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -649,7 +649,7 @@ func (x *RefundOrderRequest) String() string {
 func (*RefundOrderRequest) ProtoMessage() {}
 
 func (x *RefundOrderRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_order_v1_order_proto_msgTypes[10]
+	mi := &file_examples_shop_proto_order_v1_order_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -662,7 +662,7 @@ func (x *RefundOrderRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RefundOrderRequest.ProtoReflect.Descriptor instead.
 func (*RefundOrderRequest) Descriptor() ([]byte, []int) {
-	return file_order_v1_order_proto_rawDescGZIP(), []int{10}
+	return file_examples_shop_proto_order_v1_order_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *RefundOrderRequest) GetId() string {
@@ -681,7 +681,7 @@ type RefundOrderResponse struct {
 
 func (x *RefundOrderResponse) Reset() {
 	*x = RefundOrderResponse{}
-	mi := &file_order_v1_order_proto_msgTypes[11]
+	mi := &file_examples_shop_proto_order_v1_order_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -693,7 +693,7 @@ func (x *RefundOrderResponse) String() string {
 func (*RefundOrderResponse) ProtoMessage() {}
 
 func (x *RefundOrderResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_order_v1_order_proto_msgTypes[11]
+	mi := &file_examples_shop_proto_order_v1_order_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -706,7 +706,7 @@ func (x *RefundOrderResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RefundOrderResponse.ProtoReflect.Descriptor instead.
 func (*RefundOrderResponse) Descriptor() ([]byte, []int) {
-	return file_order_v1_order_proto_rawDescGZIP(), []int{11}
+	return file_examples_shop_proto_order_v1_order_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *RefundOrderResponse) GetOrder() *Order {
@@ -716,11 +716,11 @@ func (x *RefundOrderResponse) GetOrder() *Order {
 	return nil
 }
 
-var File_order_v1_order_proto protoreflect.FileDescriptor
+var File_examples_shop_proto_order_v1_order_proto protoreflect.FileDescriptor
 
-const file_order_v1_order_proto_rawDesc = "" +
+const file_examples_shop_proto_order_v1_order_proto_rawDesc = "" +
 	"\n" +
-	"\x14order/v1/order.proto\x12\rshop.order.v1\x1a\x16common/v1/common.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"n\n" +
+	"(examples/shop/proto/order/v1/order.proto\x12\rshop.order.v1\x1a*examples/shop/proto/common/v1/common.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"n\n" +
 	"\x04Line\x12\x1d\n" +
 	"\n" +
 	"product_id\x18\x01 \x01(\tR\tproductId\x12\x1a\n" +
@@ -782,20 +782,20 @@ const file_order_v1_order_proto_rawDesc = "" +
 	"\vRefundOrder\x12!.shop.order.v1.RefundOrderRequest\x1a\".shop.order.v1.RefundOrderResponseBFZDgithub.com/armature-go/armature/examples/shop/proto/order/v1;orderv1b\x06proto3"
 
 var (
-	file_order_v1_order_proto_rawDescOnce sync.Once
-	file_order_v1_order_proto_rawDescData []byte
+	file_examples_shop_proto_order_v1_order_proto_rawDescOnce sync.Once
+	file_examples_shop_proto_order_v1_order_proto_rawDescData []byte
 )
 
-func file_order_v1_order_proto_rawDescGZIP() []byte {
-	file_order_v1_order_proto_rawDescOnce.Do(func() {
-		file_order_v1_order_proto_rawDescData = protoimpl.X.CompressGZIP(unsafe.Slice(unsafe.StringData(file_order_v1_order_proto_rawDesc), len(file_order_v1_order_proto_rawDesc)))
+func file_examples_shop_proto_order_v1_order_proto_rawDescGZIP() []byte {
+	file_examples_shop_proto_order_v1_order_proto_rawDescOnce.Do(func() {
+		file_examples_shop_proto_order_v1_order_proto_rawDescData = protoimpl.X.CompressGZIP(unsafe.Slice(unsafe.StringData(file_examples_shop_proto_order_v1_order_proto_rawDesc), len(file_examples_shop_proto_order_v1_order_proto_rawDesc)))
 	})
-	return file_order_v1_order_proto_rawDescData
+	return file_examples_shop_proto_order_v1_order_proto_rawDescData
 }
 
-var file_order_v1_order_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_order_v1_order_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
-var file_order_v1_order_proto_goTypes = []any{
+var file_examples_shop_proto_order_v1_order_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
+var file_examples_shop_proto_order_v1_order_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
+var file_examples_shop_proto_order_v1_order_proto_goTypes = []any{
 	(OrderStatus)(0),              // 0: shop.order.v1.OrderStatus
 	(*Line)(nil),                  // 1: shop.order.v1.Line
 	(*Order)(nil),                 // 2: shop.order.v1.Order
@@ -814,7 +814,7 @@ var file_order_v1_order_proto_goTypes = []any{
 	(*timestamppb.Timestamp)(nil), // 15: google.protobuf.Timestamp
 	(*v1.Item)(nil),               // 16: shop.common.v1.Item
 }
-var file_order_v1_order_proto_depIdxs = []int32{
+var file_examples_shop_proto_order_v1_order_proto_depIdxs = []int32{
 	13, // 0: shop.order.v1.Line.price:type_name -> shop.common.v1.Money
 	0,  // 1: shop.order.v1.Order.status:type_name -> shop.order.v1.OrderStatus
 	1,  // 2: shop.order.v1.Order.lines:type_name -> shop.order.v1.Line
@@ -846,27 +846,27 @@ var file_order_v1_order_proto_depIdxs = []int32{
 	0,  // [0:14] is the sub-list for field type_name
 }
 
-func init() { file_order_v1_order_proto_init() }
-func file_order_v1_order_proto_init() {
-	if File_order_v1_order_proto != nil {
+func init() { file_examples_shop_proto_order_v1_order_proto_init() }
+func file_examples_shop_proto_order_v1_order_proto_init() {
+	if File_examples_shop_proto_order_v1_order_proto != nil {
 		return
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
-			RawDescriptor: unsafe.Slice(unsafe.StringData(file_order_v1_order_proto_rawDesc), len(file_order_v1_order_proto_rawDesc)),
+			RawDescriptor: unsafe.Slice(unsafe.StringData(file_examples_shop_proto_order_v1_order_proto_rawDesc), len(file_examples_shop_proto_order_v1_order_proto_rawDesc)),
 			NumEnums:      1,
 			NumMessages:   12,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
-		GoTypes:           file_order_v1_order_proto_goTypes,
-		DependencyIndexes: file_order_v1_order_proto_depIdxs,
-		EnumInfos:         file_order_v1_order_proto_enumTypes,
-		MessageInfos:      file_order_v1_order_proto_msgTypes,
+		GoTypes:           file_examples_shop_proto_order_v1_order_proto_goTypes,
+		DependencyIndexes: file_examples_shop_proto_order_v1_order_proto_depIdxs,
+		EnumInfos:         file_examples_shop_proto_order_v1_order_proto_enumTypes,
+		MessageInfos:      file_examples_shop_proto_order_v1_order_proto_msgTypes,
 	}.Build()
-	File_order_v1_order_proto = out.File
-	file_order_v1_order_proto_goTypes = nil
-	file_order_v1_order_proto_depIdxs = nil
+	File_examples_shop_proto_order_v1_order_proto = out.File
+	file_examples_shop_proto_order_v1_order_proto_goTypes = nil
+	file_examples_shop_proto_order_v1_order_proto_depIdxs = nil
 }

@@ -2,7 +2,7 @@
 // versions:
 // - protoc-gen-go-grpc v1.6.1
 // - protoc             v3.21.12
-// source: order/v1/order.proto
+// source: examples/shop/proto/order/v1/order.proto
 
 package orderv1
 
@@ -289,5 +289,5 @@ var OrderService_ServiceDesc = grpc.ServiceDesc{
 		},
 	},
 	Streams:  []grpc.StreamDesc{},
-	Metadata: "order/v1/order.proto",
+	Metadata: "examples/shop/proto/order/v1/order.proto",
 }

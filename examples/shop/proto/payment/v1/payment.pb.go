@@ -2,7 +2,7 @@
 // versions:
 // 	protoc-gen-go v1.36.12
 // 	protoc        v3.21.12
-// source: payment/v1/payment.proto
+// source: examples/shop/proto/payment/v1/payment.proto
 
 package paymentv1
 
@@ -65,11 +65,11 @@ func (x PaymentState) String() string {
 }
 
 func (PaymentState) Descriptor() protoreflect.EnumDescriptor {
-	return file_payment_v1_payment_proto_enumTypes[0].Descriptor()
+	return file_examples_shop_proto_payment_v1_payment_proto_enumTypes[0].Descriptor()
 }
 
 func (PaymentState) Type() protoreflect.EnumType {
-	return &file_payment_v1_payment_proto_enumTypes[0]
+	return &file_examples_shop_proto_payment_v1_payment_proto_enumTypes[0]
 }
 
 func (x PaymentState) Number() protoreflect.EnumNumber {
@@ -78,7 +78,7 @@ func (x PaymentState) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use PaymentState.Descriptor instead.
 func (PaymentState) EnumDescriptor() ([]byte, []int) {
-	return file_payment_v1_payment_proto_rawDescGZIP(), []int{0}
+	return file_examples_shop_proto_payment_v1_payment_proto_rawDescGZIP(), []int{0}
 }
 
 type Payment struct {
@@ -95,7 +95,7 @@ type Payment struct {
 
 func (x *Payment) Reset() {
 	*x = Payment{}
-	mi := &file_payment_v1_payment_proto_msgTypes[0]
+	mi := &file_examples_shop_proto_payment_v1_payment_proto_msgTypes[0]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -107,7 +107,7 @@ func (x *Payment) String() string {
 func (*Payment) ProtoMessage() {}
 
 func (x *Payment) ProtoReflect() protoreflect.Message {
-	mi := &file_payment_v1_payment_proto_msgTypes[0]
+	mi := &file_examples_shop_proto_payment_v1_payment_proto_msgTypes[0]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -120,7 +120,7 @@ func (x *Payment) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Payment.ProtoReflect.Descriptor instead.
 func (*Payment) Descriptor() ([]byte, []int) {
-	return file_payment_v1_payment_proto_rawDescGZIP(), []int{0}
+	return file_examples_shop_proto_payment_v1_payment_proto_rawDescGZIP(), []int{0}
 }
 
 func (x *Payment) GetOrderId() string {
@@ -178,7 +178,7 @@ type ChargeRequest struct {
 
 func (x *ChargeRequest) Reset() {
 	*x = ChargeRequest{}
-	mi := &file_payment_v1_payment_proto_msgTypes[1]
+	mi := &file_examples_shop_proto_payment_v1_payment_proto_msgTypes[1]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -190,7 +190,7 @@ func (x *ChargeRequest) String() string {
 func (*ChargeRequest) ProtoMessage() {}
 
 func (x *ChargeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_payment_v1_payment_proto_msgTypes[1]
+	mi := &file_examples_shop_proto_payment_v1_payment_proto_msgTypes[1]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -203,7 +203,7 @@ func (x *ChargeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChargeRequest.ProtoReflect.Descriptor instead.
 func (*ChargeRequest) Descriptor() ([]byte, []int) {
-	return file_payment_v1_payment_proto_rawDescGZIP(), []int{1}
+	return file_examples_shop_proto_payment_v1_payment_proto_rawDescGZIP(), []int{1}
 }
 
 func (x *ChargeRequest) GetOrderId() string {
@@ -243,7 +243,7 @@ type ChargeResponse struct {
 
 func (x *ChargeResponse) Reset() {
 	*x = ChargeResponse{}
-	mi := &file_payment_v1_payment_proto_msgTypes[2]
+	mi := &file_examples_shop_proto_payment_v1_payment_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -255,7 +255,7 @@ func (x *ChargeResponse) String() string {
 func (*ChargeResponse) ProtoMessage() {}
 
 func (x *ChargeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_payment_v1_payment_proto_msgTypes[2]
+	mi := &file_examples_shop_proto_payment_v1_payment_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -268,7 +268,7 @@ func (x *ChargeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChargeResponse.ProtoReflect.Descriptor instead.
 func (*ChargeResponse) Descriptor() ([]byte, []int) {
-	return file_payment_v1_payment_proto_rawDescGZIP(), []int{2}
+	return file_examples_shop_proto_payment_v1_payment_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *ChargeResponse) GetPayment() *Payment {
@@ -288,7 +288,7 @@ type RefundRequest struct {
 
 func (x *RefundRequest) Reset() {
 	*x = RefundRequest{}
-	mi := &file_payment_v1_payment_proto_msgTypes[3]
+	mi := &file_examples_shop_proto_payment_v1_payment_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -300,7 +300,7 @@ func (x *RefundRequest) String() string {
 func (*RefundRequest) ProtoMessage() {}
 
 func (x *RefundRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_payment_v1_payment_proto_msgTypes[3]
+	mi := &file_examples_shop_proto_payment_v1_payment_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -313,7 +313,7 @@ func (x *RefundRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RefundRequest.ProtoReflect.Descriptor instead.
 func (*RefundRequest) Descriptor() ([]byte, []int) {
-	return file_payment_v1_payment_proto_rawDescGZIP(), []int{3}
+	return file_examples_shop_proto_payment_v1_payment_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *RefundRequest) GetOrderId() string {
@@ -340,7 +340,7 @@ type RefundResponse struct {
 
 func (x *RefundResponse) Reset() {
 	*x = RefundResponse{}
-	mi := &file_payment_v1_payment_proto_msgTypes[4]
+	mi := &file_examples_shop_proto_payment_v1_payment_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -352,7 +352,7 @@ func (x *RefundResponse) String() string {
 func (*RefundResponse) ProtoMessage() {}
 
 func (x *RefundResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_payment_v1_payment_proto_msgTypes[4]
+	mi := &file_examples_shop_proto_payment_v1_payment_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -365,7 +365,7 @@ func (x *RefundResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RefundResponse.ProtoReflect.Descriptor instead.
 func (*RefundResponse) Descriptor() ([]byte, []int) {
-	return file_payment_v1_payment_proto_rawDescGZIP(), []int{4}
+	return file_examples_shop_proto_payment_v1_payment_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *RefundResponse) GetPayment() *Payment {
@@ -384,7 +384,7 @@ type GetPaymentRequest struct {
 
 func (x *GetPaymentRequest) Reset() {
 	*x = GetPaymentRequest{}
-	mi := &file_payment_v1_payment_proto_msgTypes[5]
+	mi := &file_examples_shop_proto_payment_v1_payment_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -396,7 +396,7 @@ func (x *GetPaymentRequest) String() string {
 func (*GetPaymentRequest) ProtoMessage() {}
 
 func (x *GetPaymentRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_payment_v1_payment_proto_msgTypes[5]
+	mi := &file_examples_shop_proto_payment_v1_payment_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -409,7 +409,7 @@ func (x *GetPaymentRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetPaymentRequest.ProtoReflect.Descriptor instead.
 func (*GetPaymentRequest) Descriptor() ([]byte, []int) {
-	return file_payment_v1_payment_proto_rawDescGZIP(), []int{5}
+	return file_examples_shop_proto_payment_v1_payment_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *GetPaymentRequest) GetOrderId() string {
@@ -428,7 +428,7 @@ type GetPaymentResponse struct {
 
 func (x *GetPaymentResponse) Reset() {
 	*x = GetPaymentResponse{}
-	mi := &file_payment_v1_payment_proto_msgTypes[6]
+	mi := &file_examples_shop_proto_payment_v1_payment_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -440,7 +440,7 @@ func (x *GetPaymentResponse) String() string {
 func (*GetPaymentResponse) ProtoMessage() {}
 
 func (x *GetPaymentResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_payment_v1_payment_proto_msgTypes[6]
+	mi := &file_examples_shop_proto_payment_v1_payment_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -453,7 +453,7 @@ func (x *GetPaymentResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetPaymentResponse.ProtoReflect.Descriptor instead.
 func (*GetPaymentResponse) Descriptor() ([]byte, []int) {
-	return file_payment_v1_payment_proto_rawDescGZIP(), []int{6}
+	return file_examples_shop_proto_payment_v1_payment_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *GetPaymentResponse) GetPayment() *Payment {
@@ -463,11 +463,11 @@ func (x *GetPaymentResponse) GetPayment() *Payment {
 	return nil
 }
 
-var File_payment_v1_payment_proto protoreflect.FileDescriptor
+var File_examples_shop_proto_payment_v1_payment_proto protoreflect.FileDescriptor
 
-const file_payment_v1_payment_proto_rawDesc = "" +
+const file_examples_shop_proto_payment_v1_payment_proto_rawDesc = "" +
 	"\n" +
-	"\x18payment/v1/payment.proto\x12\x0fshop.payment.v1\x1a\x16common/v1/common.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x9f\x02\n" +
+	",examples/shop/proto/payment/v1/payment.proto\x12\x0fshop.payment.v1\x1a*examples/shop/proto/common/v1/common.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x9f\x02\n" +
 	"\aPayment\x12\x19\n" +
 	"\border_id\x18\x01 \x01(\tR\aorderId\x12\x1f\n" +
 	"\vcustomer_id\x18\x02 \x01(\tR\n" +
@@ -510,20 +510,20 @@ const file_payment_v1_payment_proto_rawDesc = "" +
 	"GetPayment\x12\".shop.payment.v1.GetPaymentRequest\x1a#.shop.payment.v1.GetPaymentResponseBJZHgithub.com/armature-go/armature/examples/shop/proto/payment/v1;paymentv1b\x06proto3"
 
 var (
-	file_payment_v1_payment_proto_rawDescOnce sync.Once
-	file_payment_v1_payment_proto_rawDescData []byte
+	file_examples_shop_proto_payment_v1_payment_proto_rawDescOnce sync.Once
+	file_examples_shop_proto_payment_v1_payment_proto_rawDescData []byte
 )
 
-func file_payment_v1_payment_proto_rawDescGZIP() []byte {
-	file_payment_v1_payment_proto_rawDescOnce.Do(func() {
-		file_payment_v1_payment_proto_rawDescData = protoimpl.X.CompressGZIP(unsafe.Slice(unsafe.StringData(file_payment_v1_payment_proto_rawDesc), len(file_payment_v1_payment_proto_rawDesc)))
+func file_examples_shop_proto_payment_v1_payment_proto_rawDescGZIP() []byte {
+	file_examples_shop_proto_payment_v1_payment_proto_rawDescOnce.Do(func() {
+		file_examples_shop_proto_payment_v1_payment_proto_rawDescData = protoimpl.X.CompressGZIP(unsafe.Slice(unsafe.StringData(file_examples_shop_proto_payment_v1_payment_proto_rawDesc), len(file_examples_shop_proto_payment_v1_payment_proto_rawDesc)))
 	})
-	return file_payment_v1_payment_proto_rawDescData
+	return file_examples_shop_proto_payment_v1_payment_proto_rawDescData
 }
 
-var file_payment_v1_payment_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_payment_v1_payment_proto_msgTypes = make([]protoimpl.MessageInfo, 7)
-var file_payment_v1_payment_proto_goTypes = []any{
+var file_examples_shop_proto_payment_v1_payment_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
+var file_examples_shop_proto_payment_v1_payment_proto_msgTypes = make([]protoimpl.MessageInfo, 7)
+var file_examples_shop_proto_payment_v1_payment_proto_goTypes = []any{
 	(PaymentState)(0),             // 0: shop.payment.v1.PaymentState
 	(*Payment)(nil),               // 1: shop.payment.v1.Payment
 	(*ChargeRequest)(nil),         // 2: shop.payment.v1.ChargeRequest
@@ -535,7 +535,7 @@ var file_payment_v1_payment_proto_goTypes = []any{
 	(*v1.Money)(nil),              // 8: shop.common.v1.Money
 	(*timestamppb.Timestamp)(nil), // 9: google.protobuf.Timestamp
 }
-var file_payment_v1_payment_proto_depIdxs = []int32{
+var file_examples_shop_proto_payment_v1_payment_proto_depIdxs = []int32{
 	8,  // 0: shop.payment.v1.Payment.amount:type_name -> shop.common.v1.Money
 	0,  // 1: shop.payment.v1.Payment.state:type_name -> shop.payment.v1.PaymentState
 	9,  // 2: shop.payment.v1.Payment.created_at:type_name -> google.protobuf.Timestamp
@@ -557,27 +557,27 @@ var file_payment_v1_payment_proto_depIdxs = []int32{
 	0,  // [0:8] is the sub-list for field type_name
 }
 
-func init() { file_payment_v1_payment_proto_init() }
-func file_payment_v1_payment_proto_init() {
-	if File_payment_v1_payment_proto != nil {
+func init() { file_examples_shop_proto_payment_v1_payment_proto_init() }
+func file_examples_shop_proto_payment_v1_payment_proto_init() {
+	if File_examples_shop_proto_payment_v1_payment_proto != nil {
 		return
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
-			RawDescriptor: unsafe.Slice(unsafe.StringData(file_payment_v1_payment_proto_rawDesc), len(file_payment_v1_payment_proto_rawDesc)),
+			RawDescriptor: unsafe.Slice(unsafe.StringData(file_examples_shop_proto_payment_v1_payment_proto_rawDesc), len(file_examples_shop_proto_payment_v1_payment_proto_rawDesc)),
 			NumEnums:      1,
 			NumMessages:   7,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
-		GoTypes:           file_payment_v1_payment_proto_goTypes,
-		DependencyIndexes: file_payment_v1_payment_proto_depIdxs,
-		EnumInfos:         file_payment_v1_payment_proto_enumTypes,
-		MessageInfos:      file_payment_v1_payment_proto_msgTypes,
+		GoTypes:           file_examples_shop_proto_payment_v1_payment_proto_goTypes,
+		DependencyIndexes: file_examples_shop_proto_payment_v1_payment_proto_depIdxs,
+		EnumInfos:         file_examples_shop_proto_payment_v1_payment_proto_enumTypes,
+		MessageInfos:      file_examples_shop_proto_payment_v1_payment_proto_msgTypes,
 	}.Build()
-	File_payment_v1_payment_proto = out.File
-	file_payment_v1_payment_proto_goTypes = nil
-	file_payment_v1_payment_proto_depIdxs = nil
+	File_examples_shop_proto_payment_v1_payment_proto = out.File
+	file_examples_shop_proto_payment_v1_payment_proto_goTypes = nil
+	file_examples_shop_proto_payment_v1_payment_proto_depIdxs = nil
 }

@@ -2,7 +2,7 @@
 // versions:
 // - protoc-gen-go-grpc v1.6.1
 // - protoc             v3.21.12
-// source: payment/v1/payment.proto
+// source: examples/shop/proto/payment/v1/payment.proto
 
 package paymentv1
 
@@ -205,5 +205,5 @@ var PaymentService_ServiceDesc = grpc.ServiceDesc{
 		},
 	},
 	Streams:  []grpc.StreamDesc{},
-	Metadata: "payment/v1/payment.proto",
+	Metadata: "examples/shop/proto/payment/v1/payment.proto",
 }

@@ -2,7 +2,7 @@
 // versions:
 // 	protoc-gen-go v1.36.12
 // 	protoc        v3.21.12
-// source: product/v1/product.proto
+// source: examples/shop/proto/product/v1/product.proto
 
 package productv1
 
@@ -33,7 +33,7 @@ type Product struct {
 
 func (x *Product) Reset() {
 	*x = Product{}
-	mi := &file_product_v1_product_proto_msgTypes[0]
+	mi := &file_examples_shop_proto_product_v1_product_proto_msgTypes[0]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -45,7 +45,7 @@ func (x *Product) String() string {
 func (*Product) ProtoMessage() {}
 
 func (x *Product) ProtoReflect() protoreflect.Message {
-	mi := &file_product_v1_product_proto_msgTypes[0]
+	mi := &file_examples_shop_proto_product_v1_product_proto_msgTypes[0]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -58,7 +58,7 @@ func (x *Product) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Product.ProtoReflect.Descriptor instead.
 func (*Product) Descriptor() ([]byte, []int) {
-	return file_product_v1_product_proto_rawDescGZIP(), []int{0}
+	return file_examples_shop_proto_product_v1_product_proto_rawDescGZIP(), []int{0}
 }
 
 func (x *Product) GetId() string {
@@ -90,7 +90,7 @@ type ListProductsRequest struct {
 
 func (x *ListProductsRequest) Reset() {
 	*x = ListProductsRequest{}
-	mi := &file_product_v1_product_proto_msgTypes[1]
+	mi := &file_examples_shop_proto_product_v1_product_proto_msgTypes[1]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -102,7 +102,7 @@ func (x *ListProductsRequest) String() string {
 func (*ListProductsRequest) ProtoMessage() {}
 
 func (x *ListProductsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_product_v1_product_proto_msgTypes[1]
+	mi := &file_examples_shop_proto_product_v1_product_proto_msgTypes[1]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -115,7 +115,7 @@ func (x *ListProductsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListProductsRequest.ProtoReflect.Descriptor instead.
 func (*ListProductsRequest) Descriptor() ([]byte, []int) {
-	return file_product_v1_product_proto_rawDescGZIP(), []int{1}
+	return file_examples_shop_proto_product_v1_product_proto_rawDescGZIP(), []int{1}
 }
 
 type ListProductsResponse struct {
@@ -127,7 +127,7 @@ type ListProductsResponse struct {
 
 func (x *ListProductsResponse) Reset() {
 	*x = ListProductsResponse{}
-	mi := &file_product_v1_product_proto_msgTypes[2]
+	mi := &file_examples_shop_proto_product_v1_product_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -139,7 +139,7 @@ func (x *ListProductsResponse) String() string {
 func (*ListProductsResponse) ProtoMessage() {}
 
 func (x *ListProductsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_product_v1_product_proto_msgTypes[2]
+	mi := &file_examples_shop_proto_product_v1_product_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -152,7 +152,7 @@ func (x *ListProductsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListProductsResponse.ProtoReflect.Descriptor instead.
 func (*ListProductsResponse) Descriptor() ([]byte, []int) {
-	return file_product_v1_product_proto_rawDescGZIP(), []int{2}
+	return file_examples_shop_proto_product_v1_product_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *ListProductsResponse) GetProducts() []*Product {
@@ -171,7 +171,7 @@ type GetProductsRequest struct {
 
 func (x *GetProductsRequest) Reset() {
 	*x = GetProductsRequest{}
-	mi := &file_product_v1_product_proto_msgTypes[3]
+	mi := &file_examples_shop_proto_product_v1_product_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -183,7 +183,7 @@ func (x *GetProductsRequest) String() string {
 func (*GetProductsRequest) ProtoMessage() {}
 
 func (x *GetProductsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_product_v1_product_proto_msgTypes[3]
+	mi := &file_examples_shop_proto_product_v1_product_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -196,7 +196,7 @@ func (x *GetProductsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetProductsRequest.ProtoReflect.Descriptor instead.
 func (*GetProductsRequest) Descriptor() ([]byte, []int) {
-	return file_product_v1_product_proto_rawDescGZIP(), []int{3}
+	return file_examples_shop_proto_product_v1_product_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *GetProductsRequest) GetIds() []string {
@@ -215,7 +215,7 @@ type GetProductsResponse struct {
 
 func (x *GetProductsResponse) Reset() {
 	*x = GetProductsResponse{}
-	mi := &file_product_v1_product_proto_msgTypes[4]
+	mi := &file_examples_shop_proto_product_v1_product_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -227,7 +227,7 @@ func (x *GetProductsResponse) String() string {
 func (*GetProductsResponse) ProtoMessage() {}
 
 func (x *GetProductsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_product_v1_product_proto_msgTypes[4]
+	mi := &file_examples_shop_proto_product_v1_product_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -240,7 +240,7 @@ func (x *GetProductsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetProductsResponse.ProtoReflect.Descriptor instead.
 func (*GetProductsResponse) Descriptor() ([]byte, []int) {
-	return file_product_v1_product_proto_rawDescGZIP(), []int{4}
+	return file_examples_shop_proto_product_v1_product_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *GetProductsResponse) GetProducts() []*Product {
@@ -250,11 +250,11 @@ func (x *GetProductsResponse) GetProducts() []*Product {
 	return nil
 }
 
-var File_product_v1_product_proto protoreflect.FileDescriptor
+var File_examples_shop_proto_product_v1_product_proto protoreflect.FileDescriptor
 
-const file_product_v1_product_proto_rawDesc = "" +
+const file_examples_shop_proto_product_v1_product_proto_rawDesc = "" +
 	"\n" +
-	"\x18product/v1/product.proto\x12\x0fshop.product.v1\x1a\x16common/v1/common.proto\"Z\n" +
+	",examples/shop/proto/product/v1/product.proto\x12\x0fshop.product.v1\x1a*examples/shop/proto/common/v1/common.proto\"Z\n" +
 	"\aProduct\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12+\n" +
@@ -271,19 +271,19 @@ const file_product_v1_product_proto_rawDesc = "" +
 	"\vGetProducts\x12#.shop.product.v1.GetProductsRequest\x1a$.shop.product.v1.GetProductsResponseBJZHgithub.com/armature-go/armature/examples/shop/proto/product/v1;productv1b\x06proto3"
 
 var (
-	file_product_v1_product_proto_rawDescOnce sync.Once
-	file_product_v1_product_proto_rawDescData []byte
+	file_examples_shop_proto_product_v1_product_proto_rawDescOnce sync.Once
+	file_examples_shop_proto_product_v1_product_proto_rawDescData []byte
 )
 
-func file_product_v1_product_proto_rawDescGZIP() []byte {
-	file_product_v1_product_proto_rawDescOnce.Do(func() {
-		file_product_v1_product_proto_rawDescData = protoimpl.X.CompressGZIP(unsafe.Slice(unsafe.StringData(file_product_v1_product_proto_rawDesc), len(file_product_v1_product_proto_rawDesc)))
+func file_examples_shop_proto_product_v1_product_proto_rawDescGZIP() []byte {
+	file_examples_shop_proto_product_v1_product_proto_rawDescOnce.Do(func() {
+		file_examples_shop_proto_product_v1_product_proto_rawDescData = protoimpl.X.CompressGZIP(unsafe.Slice(unsafe.StringData(file_examples_shop_proto_product_v1_product_proto_rawDesc), len(file_examples_shop_proto_product_v1_product_proto_rawDesc)))
 	})
-	return file_product_v1_product_proto_rawDescData
+	return file_examples_shop_proto_product_v1_product_proto_rawDescData
 }
 
-var file_product_v1_product_proto_msgTypes = make([]protoimpl.MessageInfo, 5)
-var file_product_v1_product_proto_goTypes = []any{
+var file_examples_shop_proto_product_v1_product_proto_msgTypes = make([]protoimpl.MessageInfo, 5)
+var file_examples_shop_proto_product_v1_product_proto_goTypes = []any{
 	(*Product)(nil),              // 0: shop.product.v1.Product
 	(*ListProductsRequest)(nil),  // 1: shop.product.v1.ListProductsRequest
 	(*ListProductsResponse)(nil), // 2: shop.product.v1.ListProductsResponse
@@ -291,7 +291,7 @@ var file_product_v1_product_proto_goTypes = []any{
 	(*GetProductsResponse)(nil),  // 4: shop.product.v1.GetProductsResponse
 	(*v1.Money)(nil),             // 5: shop.common.v1.Money
 }
-var file_product_v1_product_proto_depIdxs = []int32{
+var file_examples_shop_proto_product_v1_product_proto_depIdxs = []int32{
 	5, // 0: shop.product.v1.Product.price:type_name -> shop.common.v1.Money
 	0, // 1: shop.product.v1.ListProductsResponse.products:type_name -> shop.product.v1.Product
 	0, // 2: shop.product.v1.GetProductsResponse.products:type_name -> shop.product.v1.Product
@@ -306,26 +306,26 @@ var file_product_v1_product_proto_depIdxs = []int32{
 	0, // [0:3] is the sub-list for field type_name
 }
 
-func init() { file_product_v1_product_proto_init() }
-func file_product_v1_product_proto_init() {
-	if File_product_v1_product_proto != nil {
+func init() { file_examples_shop_proto_product_v1_product_proto_init() }
+func file_examples_shop_proto_product_v1_product_proto_init() {
+	if File_examples_shop_proto_product_v1_product_proto != nil {
 		return
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
-			RawDescriptor: unsafe.Slice(unsafe.StringData(file_product_v1_product_proto_rawDesc), len(file_product_v1_product_proto_rawDesc)),
+			RawDescriptor: unsafe.Slice(unsafe.StringData(file_examples_shop_proto_product_v1_product_proto_rawDesc), len(file_examples_shop_proto_product_v1_product_proto_rawDesc)),
 			NumEnums:      0,
 			NumMessages:   5,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
-		GoTypes:           file_product_v1_product_proto_goTypes,
-		DependencyIndexes: file_product_v1_product_proto_depIdxs,
-		MessageInfos:      file_product_v1_product_proto_msgTypes,
+		GoTypes:           file_examples_shop_proto_product_v1_product_proto_goTypes,
+		DependencyIndexes: file_examples_shop_proto_product_v1_product_proto_depIdxs,
+		MessageInfos:      file_examples_shop_proto_product_v1_product_proto_msgTypes,
 	}.Build()
-	File_product_v1_product_proto = out.File
-	file_product_v1_product_proto_goTypes = nil
-	file_product_v1_product_proto_depIdxs = nil
+	File_examples_shop_proto_product_v1_product_proto = out.File
+	file_examples_shop_proto_product_v1_product_proto_goTypes = nil
+	file_examples_shop_proto_product_v1_product_proto_depIdxs = nil
 }

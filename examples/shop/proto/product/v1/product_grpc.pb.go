@@ -2,7 +2,7 @@
 // versions:
 // - protoc-gen-go-grpc v1.6.1
 // - protoc             v3.21.12
-// source: product/v1/product.proto
+// source: examples/shop/proto/product/v1/product.proto
 
 package productv1
 
@@ -165,5 +165,5 @@ var ProductService_ServiceDesc = grpc.ServiceDesc{
 		},
 	},
 	Streams:  []grpc.StreamDesc{},
-	Metadata: "product/v1/product.proto",
+	Metadata: "examples/shop/proto/product/v1/product.proto",
 }

@@ -2,7 +2,7 @@
 // versions:
 // 	protoc-gen-go v1.36.12
 // 	protoc        v3.21.12
-// source: shipping/v1/shipping.proto
+// source: examples/shop/proto/shipping/v1/shipping.proto
 
 package shippingv1
 
@@ -65,11 +65,11 @@ func (x ShipmentState) String() string {
 }
 
 func (ShipmentState) Descriptor() protoreflect.EnumDescriptor {
-	return file_shipping_v1_shipping_proto_enumTypes[0].Descriptor()
+	return file_examples_shop_proto_shipping_v1_shipping_proto_enumTypes[0].Descriptor()
 }
 
 func (ShipmentState) Type() protoreflect.EnumType {
-	return &file_shipping_v1_shipping_proto_enumTypes[0]
+	return &file_examples_shop_proto_shipping_v1_shipping_proto_enumTypes[0]
 }
 
 func (x ShipmentState) Number() protoreflect.EnumNumber {
@@ -78,7 +78,7 @@ func (x ShipmentState) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use ShipmentState.Descriptor instead.
 func (ShipmentState) EnumDescriptor() ([]byte, []int) {
-	return file_shipping_v1_shipping_proto_rawDescGZIP(), []int{0}
+	return file_examples_shop_proto_shipping_v1_shipping_proto_rawDescGZIP(), []int{0}
 }
 
 type Shipment struct {
@@ -94,7 +94,7 @@ type Shipment struct {
 
 func (x *Shipment) Reset() {
 	*x = Shipment{}
-	mi := &file_shipping_v1_shipping_proto_msgTypes[0]
+	mi := &file_examples_shop_proto_shipping_v1_shipping_proto_msgTypes[0]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -106,7 +106,7 @@ func (x *Shipment) String() string {
 func (*Shipment) ProtoMessage() {}
 
 func (x *Shipment) ProtoReflect() protoreflect.Message {
-	mi := &file_shipping_v1_shipping_proto_msgTypes[0]
+	mi := &file_examples_shop_proto_shipping_v1_shipping_proto_msgTypes[0]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -119,7 +119,7 @@ func (x *Shipment) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Shipment.ProtoReflect.Descriptor instead.
 func (*Shipment) Descriptor() ([]byte, []int) {
-	return file_shipping_v1_shipping_proto_rawDescGZIP(), []int{0}
+	return file_examples_shop_proto_shipping_v1_shipping_proto_rawDescGZIP(), []int{0}
 }
 
 func (x *Shipment) GetOrderId() string {
@@ -168,7 +168,7 @@ type CreateShipmentRequest struct {
 
 func (x *CreateShipmentRequest) Reset() {
 	*x = CreateShipmentRequest{}
-	mi := &file_shipping_v1_shipping_proto_msgTypes[1]
+	mi := &file_examples_shop_proto_shipping_v1_shipping_proto_msgTypes[1]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -180,7 +180,7 @@ func (x *CreateShipmentRequest) String() string {
 func (*CreateShipmentRequest) ProtoMessage() {}
 
 func (x *CreateShipmentRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shipping_v1_shipping_proto_msgTypes[1]
+	mi := &file_examples_shop_proto_shipping_v1_shipping_proto_msgTypes[1]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -193,7 +193,7 @@ func (x *CreateShipmentRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateShipmentRequest.ProtoReflect.Descriptor instead.
 func (*CreateShipmentRequest) Descriptor() ([]byte, []int) {
-	return file_shipping_v1_shipping_proto_rawDescGZIP(), []int{1}
+	return file_examples_shop_proto_shipping_v1_shipping_proto_rawDescGZIP(), []int{1}
 }
 
 func (x *CreateShipmentRequest) GetOrderId() string {
@@ -226,7 +226,7 @@ type CreateShipmentResponse struct {
 
 func (x *CreateShipmentResponse) Reset() {
 	*x = CreateShipmentResponse{}
-	mi := &file_shipping_v1_shipping_proto_msgTypes[2]
+	mi := &file_examples_shop_proto_shipping_v1_shipping_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -238,7 +238,7 @@ func (x *CreateShipmentResponse) String() string {
 func (*CreateShipmentResponse) ProtoMessage() {}
 
 func (x *CreateShipmentResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shipping_v1_shipping_proto_msgTypes[2]
+	mi := &file_examples_shop_proto_shipping_v1_shipping_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -251,7 +251,7 @@ func (x *CreateShipmentResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateShipmentResponse.ProtoReflect.Descriptor instead.
 func (*CreateShipmentResponse) Descriptor() ([]byte, []int) {
-	return file_shipping_v1_shipping_proto_rawDescGZIP(), []int{2}
+	return file_examples_shop_proto_shipping_v1_shipping_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *CreateShipmentResponse) GetShipment() *Shipment {
@@ -270,7 +270,7 @@ type CancelShipmentRequest struct {
 
 func (x *CancelShipmentRequest) Reset() {
 	*x = CancelShipmentRequest{}
-	mi := &file_shipping_v1_shipping_proto_msgTypes[3]
+	mi := &file_examples_shop_proto_shipping_v1_shipping_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -282,7 +282,7 @@ func (x *CancelShipmentRequest) String() string {
 func (*CancelShipmentRequest) ProtoMessage() {}
 
 func (x *CancelShipmentRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shipping_v1_shipping_proto_msgTypes[3]
+	mi := &file_examples_shop_proto_shipping_v1_shipping_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -295,7 +295,7 @@ func (x *CancelShipmentRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelShipmentRequest.ProtoReflect.Descriptor instead.
 func (*CancelShipmentRequest) Descriptor() ([]byte, []int) {
-	return file_shipping_v1_shipping_proto_rawDescGZIP(), []int{3}
+	return file_examples_shop_proto_shipping_v1_shipping_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *CancelShipmentRequest) GetOrderId() string {
@@ -315,7 +315,7 @@ type CancelShipmentResponse struct {
 
 func (x *CancelShipmentResponse) Reset() {
 	*x = CancelShipmentResponse{}
-	mi := &file_shipping_v1_shipping_proto_msgTypes[4]
+	mi := &file_examples_shop_proto_shipping_v1_shipping_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -327,7 +327,7 @@ func (x *CancelShipmentResponse) String() string {
 func (*CancelShipmentResponse) ProtoMessage() {}
 
 func (x *CancelShipmentResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shipping_v1_shipping_proto_msgTypes[4]
+	mi := &file_examples_shop_proto_shipping_v1_shipping_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -340,7 +340,7 @@ func (x *CancelShipmentResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelShipmentResponse.ProtoReflect.Descriptor instead.
 func (*CancelShipmentResponse) Descriptor() ([]byte, []int) {
-	return file_shipping_v1_shipping_proto_rawDescGZIP(), []int{4}
+	return file_examples_shop_proto_shipping_v1_shipping_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *CancelShipmentResponse) GetShipment() *Shipment {
@@ -359,7 +359,7 @@ type GetShipmentRequest struct {
 
 func (x *GetShipmentRequest) Reset() {
 	*x = GetShipmentRequest{}
-	mi := &file_shipping_v1_shipping_proto_msgTypes[5]
+	mi := &file_examples_shop_proto_shipping_v1_shipping_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -371,7 +371,7 @@ func (x *GetShipmentRequest) String() string {
 func (*GetShipmentRequest) ProtoMessage() {}
 
 func (x *GetShipmentRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shipping_v1_shipping_proto_msgTypes[5]
+	mi := &file_examples_shop_proto_shipping_v1_shipping_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -384,7 +384,7 @@ func (x *GetShipmentRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetShipmentRequest.ProtoReflect.Descriptor instead.
 func (*GetShipmentRequest) Descriptor() ([]byte, []int) {
-	return file_shipping_v1_shipping_proto_rawDescGZIP(), []int{5}
+	return file_examples_shop_proto_shipping_v1_shipping_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *GetShipmentRequest) GetOrderId() string {
@@ -403,7 +403,7 @@ type GetShipmentResponse struct {
 
 func (x *GetShipmentResponse) Reset() {
 	*x = GetShipmentResponse{}
-	mi := &file_shipping_v1_shipping_proto_msgTypes[6]
+	mi := &file_examples_shop_proto_shipping_v1_shipping_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -415,7 +415,7 @@ func (x *GetShipmentResponse) String() string {
 func (*GetShipmentResponse) ProtoMessage() {}
 
 func (x *GetShipmentResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shipping_v1_shipping_proto_msgTypes[6]
+	mi := &file_examples_shop_proto_shipping_v1_shipping_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -428,7 +428,7 @@ func (x *GetShipmentResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetShipmentResponse.ProtoReflect.Descriptor instead.
 func (*GetShipmentResponse) Descriptor() ([]byte, []int) {
-	return file_shipping_v1_shipping_proto_rawDescGZIP(), []int{6}
+	return file_examples_shop_proto_shipping_v1_shipping_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *GetShipmentResponse) GetShipment() *Shipment {
@@ -438,11 +438,11 @@ func (x *GetShipmentResponse) GetShipment() *Shipment {
 	return nil
 }
 
-var File_shipping_v1_shipping_proto protoreflect.FileDescriptor
+var File_examples_shop_proto_shipping_v1_shipping_proto protoreflect.FileDescriptor
 
-const file_shipping_v1_shipping_proto_rawDesc = "" +
+const file_examples_shop_proto_shipping_v1_shipping_proto_rawDesc = "" +
 	"\n" +
-	"\x1ashipping/v1/shipping.proto\x12\x10shop.shipping.v1\x1a\x16common/v1/common.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xee\x01\n" +
+	".examples/shop/proto/shipping/v1/shipping.proto\x12\x10shop.shipping.v1\x1a*examples/shop/proto/common/v1/common.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xee\x01\n" +
 	"\bShipment\x12\x19\n" +
 	"\border_id\x18\x01 \x01(\tR\aorderId\x125\n" +
 	"\x05state\x18\x02 \x01(\x0e2\x1f.shop.shipping.v1.ShipmentStateR\x05state\x12\x1a\n" +
@@ -478,20 +478,20 @@ const file_shipping_v1_shipping_proto_rawDesc = "" +
 	"\vGetShipment\x12$.shop.shipping.v1.GetShipmentRequest\x1a%.shop.shipping.v1.GetShipmentResponseBLZJgithub.com/armature-go/armature/examples/shop/proto/shipping/v1;shippingv1b\x06proto3"
 
 var (
-	file_shipping_v1_shipping_proto_rawDescOnce sync.Once
-	file_shipping_v1_shipping_proto_rawDescData []byte
+	file_examples_shop_proto_shipping_v1_shipping_proto_rawDescOnce sync.Once
+	file_examples_shop_proto_shipping_v1_shipping_proto_rawDescData []byte
 )
 
-func file_shipping_v1_shipping_proto_rawDescGZIP() []byte {
-	file_shipping_v1_shipping_proto_rawDescOnce.Do(func() {
-		file_shipping_v1_shipping_proto_rawDescData = protoimpl.X.CompressGZIP(unsafe.Slice(unsafe.StringData(file_shipping_v1_shipping_proto_rawDesc), len(file_shipping_v1_shipping_proto_rawDesc)))
+func file_examples_shop_proto_shipping_v1_shipping_proto_rawDescGZIP() []byte {
+	file_examples_shop_proto_shipping_v1_shipping_proto_rawDescOnce.Do(func() {
+		file_examples_shop_proto_shipping_v1_shipping_proto_rawDescData = protoimpl.X.CompressGZIP(unsafe.Slice(unsafe.StringData(file_examples_shop_proto_shipping_v1_shipping_proto_rawDesc), len(file_examples_shop_proto_shipping_v1_shipping_proto_rawDesc)))
 	})
-	return file_shipping_v1_shipping_proto_rawDescData
+	return file_examples_shop_proto_shipping_v1_shipping_proto_rawDescData
 }
 
-var file_shipping_v1_shipping_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_shipping_v1_shipping_proto_msgTypes = make([]protoimpl.MessageInfo, 7)
-var file_shipping_v1_shipping_proto_goTypes = []any{
+var file_examples_shop_proto_shipping_v1_shipping_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
+var file_examples_shop_proto_shipping_v1_shipping_proto_msgTypes = make([]protoimpl.MessageInfo, 7)
+var file_examples_shop_proto_shipping_v1_shipping_proto_goTypes = []any{
 	(ShipmentState)(0),             // 0: shop.shipping.v1.ShipmentState
 	(*Shipment)(nil),               // 1: shop.shipping.v1.Shipment
 	(*CreateShipmentRequest)(nil),  // 2: shop.shipping.v1.CreateShipmentRequest
@@ -504,7 +504,7 @@ var file_shipping_v1_shipping_proto_goTypes = []any{
 	(*v1.Address)(nil),             // 9: shop.common.v1.Address
 	(*v1.Item)(nil),                // 10: shop.common.v1.Item
 }
-var file_shipping_v1_shipping_proto_depIdxs = []int32{
+var file_examples_shop_proto_shipping_v1_shipping_proto_depIdxs = []int32{
 	0,  // 0: shop.shipping.v1.Shipment.state:type_name -> shop.shipping.v1.ShipmentState
 	8,  // 1: shop.shipping.v1.Shipment.created_at:type_name -> google.protobuf.Timestamp
 	8,  // 2: shop.shipping.v1.Shipment.updated_at:type_name -> google.protobuf.Timestamp
@@ -526,27 +526,27 @@ var file_shipping_v1_shipping_proto_depIdxs = []int32{
 	0,  // [0:8] is the sub-list for field type_name
 }
 
-func init() { file_shipping_v1_shipping_proto_init() }
-func file_shipping_v1_shipping_proto_init() {
-	if File_shipping_v1_shipping_proto != nil {
+func init() { file_examples_shop_proto_shipping_v1_shipping_proto_init() }
+func file_examples_shop_proto_shipping_v1_shipping_proto_init() {
+	if File_examples_shop_proto_shipping_v1_shipping_proto != nil {
 		return
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
-			RawDescriptor: unsafe.Slice(unsafe.StringData(file_shipping_v1_shipping_proto_rawDesc), len(file_shipping_v1_shipping_proto_rawDesc)),
+			RawDescriptor: unsafe.Slice(unsafe.StringData(file_examples_shop_proto_shipping_v1_shipping_proto_rawDesc), len(file_examples_shop_proto_shipping_v1_shipping_proto_rawDesc)),
 			NumEnums:      1,
 			NumMessages:   7,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
-		GoTypes:           file_shipping_v1_shipping_proto_goTypes,
-		DependencyIndexes: file_shipping_v1_shipping_proto_depIdxs,
-		EnumInfos:         file_shipping_v1_shipping_proto_enumTypes,
-		MessageInfos:      file_shipping_v1_shipping_proto_msgTypes,
+		GoTypes:           file_examples_shop_proto_shipping_v1_shipping_proto_goTypes,
+		DependencyIndexes: file_examples_shop_proto_shipping_v1_shipping_proto_depIdxs,
+		EnumInfos:         file_examples_shop_proto_shipping_v1_shipping_proto_enumTypes,
+		MessageInfos:      file_examples_shop_proto_shipping_v1_shipping_proto_msgTypes,
 	}.Build()
-	File_shipping_v1_shipping_proto = out.File
-	file_shipping_v1_shipping_proto_goTypes = nil
-	file_shipping_v1_shipping_proto_depIdxs = nil
+	File_examples_shop_proto_shipping_v1_shipping_proto = out.File
+	file_examples_shop_proto_shipping_v1_shipping_proto_goTypes = nil
+	file_examples_shop_proto_shipping_v1_shipping_proto_depIdxs = nil
 }

@@ -2,7 +2,7 @@
 // versions:
 // - protoc-gen-go-grpc v1.6.1
 // - protoc             v3.21.12
-// source: shipping/v1/shipping.proto
+// source: examples/shop/proto/shipping/v1/shipping.proto
 
 package shippingv1
 
@@ -205,5 +205,5 @@ var ShippingService_ServiceDesc = grpc.ServiceDesc{
 		},
 	},
 	Streams:  []grpc.StreamDesc{},
-	Metadata: "shipping/v1/shipping.proto",
+	Metadata: "examples/shop/proto/shipping/v1/shipping.proto",
 }

@@ -2,7 +2,7 @@
 // versions:
 // - protoc-gen-go-grpc v1.6.1
 // - protoc             v3.21.12
-// source: user/v1/user.proto
+// source: examples/shop/proto/user/v1/user.proto
 
 package userv1
 
@@ -209,5 +209,5 @@ var UserService_ServiceDesc = grpc.ServiceDesc{
 			ServerStreams: true,
 		},
 	},
-	Metadata: "user/v1/user.proto",
+	Metadata: "examples/shop/proto/user/v1/user.proto",
 }
