@@ -1,0 +1,3 @@
+package flow
+
+import _ "github.com/oklog/run"

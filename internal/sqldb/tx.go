@@ -1,0 +1,35 @@
+package sqldb
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+)
+
+// InTx runs fn in a transaction and commits when it returns nil. When fn
+// returns an error or panics, everything is rolled back and the error or the
+// panic goes on to the caller.
+//
+// On SQLite a transaction that reads before it writes can fail with a busy
+// snapshot unless it begins IMMEDIATE; databases opened with [Open] do.
+func InTx(ctx context.Context, db *sql.DB, fn func(ctx context.Context, tx *sql.Tx) error) (err error) {
+	tx, err := db.BeginTx(ctx, nil)
+	if err != nil {
+		return fmt.Errorf("begin transaction: %w", err)
+	}
+	done := false
+	defer func() {
+		if !done {
+			// The error of fn, or its panic, is the one that matters.
+			_ = tx.Rollback()
+		}
+	}()
+	if err := fn(ctx, tx); err != nil {
+		return err
+	}
+	done = true
+	if err := tx.Commit(); err != nil {
+		return fmt.Errorf("commit transaction: %w", err)
+	}
+	return nil
+}
