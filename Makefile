@@ -8,7 +8,7 @@ PROTOS       = $(shell find examples -name '*.proto' 2>/dev/null)
 PROTOC      ?= protoc
 
 .DEFAULT_GOAL := all
-.PHONY: all help fmt fmt-check vet lint race test services examples generate generate-check fuzz fixture clean
+.PHONY: all help fmt fmt-check vet lint lint-rules race test services examples generate generate-check fuzz fixture clean
 
 all: fmt-check vet lint race examples ## format check, vet, lint, race tests, examples
 
@@ -26,6 +26,9 @@ vet: ## go vet over everything
 
 lint: ## golangci-lint, pinned in tools/go.mod (first run builds it: about two CPU minutes)
 	$(TOOL) golangci-lint run $(PKGS)
+
+lint-rules: ## rewrite the linter's import rules from the import table
+	$(GO) test -count=1 ./internal/archtest -run TestLinterKnowsEveryRow -update
 
 race: ## race tests with what this machine has; tests of absent servers skip
 	$(GO) test -race $(TEST_FLAGS) $(PKGS)
