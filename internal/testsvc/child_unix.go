@@ -1,0 +1,173 @@
+//go:build unix
+
+package testsvc
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"os/user"
+	"path/filepath"
+	"strconv"
+	"syscall"
+	"time"
+)
+
+// supervise holds the server by its standard input: the read ends when the test
+// process is gone, whatever ended it, on every Unix alike. (Linux could send a
+// signal on the parent's death, but ties it to one thread and leaves the folder.)
+// SIGQUIT is PostgreSQL's immediate shutdown; nothing here deserves a checkpoint.
+const supervise = `
+"$1" -D "$2/data" -p "$3" -F \
+	-c listen_addresses=127.0.0.1 -c unix_socket_directories= -c max_connections=200 \
+	-c shared_buffers=32MB -c synchronous_commit=off -c full_page_writes=off -c autovacuum=off \
+	</dev/null >"$2/log" 2>&1 &
+pid=$!
+read -r parent_gone || :
+kill -QUIT "$pid" 2>/dev/null
+wait "$pid"
+cd / && rm -rf "$2"
+`
+
+// hold keeps the write ends of the pipes reachable for the life of the process;
+// a collected *os.File closes its descriptor and would stop the server.
+var hold []*os.File
+
+func startChild(folder string) (string, error) {
+	account, err := serverAccount()
+	if err != nil {
+		return "", err
+	}
+	dir, err := os.MkdirTemp(temporaryFolder(account), "armature-postgres-")
+	if err != nil {
+		return "", fmt.Errorf("make data folder: %w", err)
+	}
+	started := false
+	defer func() {
+		if !started {
+			_ = os.RemoveAll(dir)
+		}
+	}()
+	if account != nil {
+		if err := os.Chown(dir, int(account.Uid), int(account.Gid)); err != nil {
+			return "", fmt.Errorf("give data folder to the server's account: %w", err)
+		}
+	}
+
+	var output bytes.Buffer
+	initdb := exec.Command(filepath.Join(folder, "initdb"),
+		"-D", filepath.Join(dir, "data"), "-A", "trust", "-U", "postgres", "-E", "UTF8", "--locale=C", "--no-sync")
+	initdb.Dir, initdb.Stdout, initdb.Stderr = dir, &output, &output
+	initdb.SysProcAttr = attributes(account)
+	initdb.Env = environment(dir)
+	if err := initdb.Run(); err != nil {
+		return "", fmt.Errorf("initdb: %w: %s", err, lastLine(output.Bytes()))
+	}
+
+	port, err := freePort()
+	if err != nil {
+		return "", fmt.Errorf("find a free port: %w", err)
+	}
+	read, write, err := os.Pipe()
+	if err != nil {
+		return "", fmt.Errorf("make pipe: %w", err)
+	}
+	defer read.Close()
+	// No output pipes: "go test" waits for every holder of its own.
+	server := exec.Command("/bin/sh", "-c", supervise, "sh", filepath.Join(folder, "postgres"), dir, strconv.Itoa(port))
+	server.Dir, server.Stdin = dir, read
+	server.SysProcAttr = attributes(account)
+	server.Env = environment(dir)
+	if err := server.Start(); err != nil {
+		_ = write.Close()
+		return "", fmt.Errorf("start: %w", err)
+	}
+
+	address := fmt.Sprintf("postgres://postgres@127.0.0.1:%d/postgres?sslmode=disable", port)
+	pidfile := filepath.Join(dir, "data", "postmaster.pid")
+	begun := time.Now()
+	err = awaitReady(address, time.Minute, func() error {
+		// postgres writes its pid file within milliseconds; none after that means it gave up.
+		if _, err := os.Stat(pidfile); errors.Is(err, os.ErrNotExist) && time.Since(begun) > 5*time.Second {
+			text, _ := os.ReadFile(filepath.Join(dir, "log"))
+			return fmt.Errorf("postgres exited: %s", lastLine(text))
+		}
+		return nil
+	})
+	if err == nil && !ours(pidfile, port) {
+		err = fmt.Errorf("port %d was taken by another server", port)
+	}
+	if err != nil {
+		_ = write.Close()
+		_ = server.Wait()
+		return "", err
+	}
+	started = true
+	hold = append(hold, write)
+	return address, nil
+}
+
+// ours tells whether the server that answers on port is the one of pidfile,
+// whose fourth line is the port. Data folders are private, so the line suffices.
+func ours(pidfile string, port int) bool {
+	text, err := os.ReadFile(pidfile)
+	lines := bytes.Split(text, []byte("\n"))
+	return err == nil && len(lines) > 3 && string(bytes.TrimSpace(lines[3])) == strconv.Itoa(port)
+}
+
+// serverAccount is the account for the server: nil for our own, another one when
+// we are root, which PostgreSQL refuses.
+func serverAccount() (*syscall.Credential, error) {
+	if os.Geteuid() != 0 {
+		return nil, nil
+	}
+	for _, name := range []string{"postgres", "nobody"} {
+		u, err := user.Lookup(name)
+		if err != nil {
+			continue
+		}
+		uid, err := strconv.ParseUint(u.Uid, 10, 32)
+		if err != nil {
+			continue
+		}
+		gid, err := strconv.ParseUint(u.Gid, 10, 32)
+		if err != nil {
+			continue
+		}
+		return &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}, nil
+	}
+	return nil, errors.New("running as root and neither account postgres nor nobody exists")
+}
+
+// temporaryFolder is where the other account can reach its data: root's own
+// TMPDIR may be closed to it.
+func temporaryFolder(account *syscall.Credential) string {
+	dir := os.TempDir()
+	if account == nil {
+		return dir
+	}
+	for d := filepath.Clean(dir); ; d = filepath.Dir(d) {
+		if info, err := os.Stat(d); err != nil || info.Mode()&0o001 == 0 {
+			return "/var/tmp"
+		}
+		if d == filepath.Dir(d) {
+			return dir
+		}
+	}
+}
+
+// A session of its own keeps a terminal's interrupt for the tests alone.
+func attributes(account *syscall.Credential) *syscall.SysProcAttr {
+	return &syscall.SysProcAttr{Setsid: true, Credential: account}
+}
+
+func environment(home string) []string {
+	return []string{"PATH=" + os.Getenv("PATH"), "HOME=" + home, "LC_ALL=C", "TZ=UTC"}
+}
+
+func lastLine(text []byte) []byte {
+	lines := bytes.Split(bytes.TrimSpace(text), []byte("\n"))
+	return lines[len(lines)-1]
+}

@@ -1,0 +1,79 @@
+#!/bin/sh
+# Installs the servers the tests drive, where they are missing, and says what it did.
+# Nothing is started: each test process runs its own private server on a free port.
+# Exit code 0: everything is there. 1: something is missing; the last lines say what to do.
+set -eu
+
+say() { printf 'services: %s\n' "$*"; }
+
+have() { command -v "$1" >/dev/null 2>&1; }
+
+# Prints the folder with initdb and postgres; the same places as internal/testsvc.
+postgres_folder() {
+	found=
+	if have initdb && have postgres; then
+		found=$(dirname "$(command -v initdb)")
+	else
+		for folder in /usr/lib/postgresql/*/bin /usr/pgsql-*/bin \
+			/opt/homebrew/opt/postgresql*/bin /usr/local/opt/postgresql*/bin \
+			/home/linuxbrew/.linuxbrew/opt/postgresql*/bin; do
+			if [ -x "$folder/initdb" ] && [ -x "$folder/postgres" ]; then
+				found=$folder
+			fi
+		done
+	fi
+	[ -n "$found" ] && printf '%s\n' "$found"
+}
+
+# Runs a command as root, or fails when that would need a password.
+as_root() {
+	if [ "$(id -u)" -eq 0 ]; then
+		"$@"
+	else
+		sudo -n "$@"
+	fi
+}
+
+can_be_root() {
+	[ "$(id -u)" -eq 0 ] || { have sudo && sudo -n true 2>/dev/null; }
+}
+
+apt_install_postgres() {
+	# The package would create and start a cluster on port 5432, which nobody asked for.
+	if [ ! -e /etc/postgresql-common/createcluster.conf ]; then
+		as_root mkdir -p /etc/postgresql-common/createcluster.d &&
+			printf 'create_main_cluster = false\n' |
+			as_root tee /etc/postgresql-common/createcluster.d/armature.conf >/dev/null || return 1
+	fi
+	as_root env DEBIAN_FRONTEND=noninteractive apt-get update -q &&
+		as_root env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends postgresql
+}
+
+postgres() {
+	if [ -n "${ARMATURE_POSTGRES_URL:-}" ]; then
+		say "PostgreSQL: the one ARMATURE_POSTGRES_URL names"
+		return 0
+	fi
+	if folder=$(postgres_folder); then
+		say "PostgreSQL: present in $folder"
+		return 0
+	fi
+	if have apt-get && can_be_root; then
+		say "PostgreSQL: missing, installing with apt-get"
+		apt_install_postgres || say "PostgreSQL: apt-get failed"
+	elif have brew; then
+		say "PostgreSQL: missing, installing with Homebrew"
+		brew install postgresql@17 || say "PostgreSQL: brew failed"
+	fi
+	if folder=$(postgres_folder); then
+		say "PostgreSQL: installed in $folder"
+		return 0
+	fi
+	say "PostgreSQL: missing. Install the server with your package manager"
+	say "  (Debian: apt-get install postgresql; Fedora: dnf install postgresql-server; macOS: brew install postgresql@17)"
+	say "  or export ARMATURE_POSTGRES_URL=postgres://user:password@host:5432/postgres"
+	say "  with a login that may create databases."
+	return 1
+}
+
+postgres
