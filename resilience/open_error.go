@@ -1,0 +1,67 @@
+package resilience
+
+import (
+	"errors"
+	"fmt"
+	"time"
+)
+
+// ErrOpen matches every [OpenError] with [errors.Is].
+var ErrOpen = errors.New("resilience: breaker open")
+
+// OpenError reports that a breaker turned the call away. The operation did not
+// run.
+type OpenError struct {
+	Name  string
+	State State         // Open, or HalfOpen while its probes are under way
+	After time.Duration // time until calls are admitted again, 0 if unknown
+	// Cause is the error that opened the breaker, nil when slow calls did. It is
+	// not part of the error chain: it belonged to another call.
+	Cause error
+}
+
+// Error names the breaker, its state and when to come back.
+func (e *OpenError) Error() string {
+	if e.After > 0 {
+		return fmt.Sprintf("resilience: pass breaker %q: %v for another %v", e.Name, e.State, e.After)
+	}
+	return fmt.Sprintf("resilience: pass breaker %q: %v", e.Name, e.State)
+}
+
+// Is matches ErrOpen.
+func (e *OpenError) Is(target error) bool { return target == ErrOpen }
+
+// NotExecuted reports true.
+func (e *OpenError) NotExecuted() bool { return true }
+
+// Retryable reports true.
+func (e *OpenError) Retryable() bool { return true }
+
+// RetryAfter reports After; not known while probes are under way.
+func (e *OpenError) RetryAfter() (time.Duration, bool) { return e.After, e.After > 0 }
+
+// State is the state of a [Breaker].
+type State uint8
+
+const (
+	// Closed: calls pass and are measured.
+	Closed State = iota
+	// Open: calls are rejected until the open time is over.
+	Open
+	// HalfOpen: a few calls, the probes, pass and decide.
+	HalfOpen
+)
+
+// String returns "closed", "open" or "half-open".
+func (s State) String() string {
+	switch s {
+	case Closed:
+		return "closed"
+	case Open:
+		return "open"
+	case HalfOpen:
+		return "half-open"
+	default:
+		return "invalid"
+	}
+}

@@ -1,0 +1,166 @@
+package resilience
+
+import (
+	"context"
+	"fmt"
+	"strings"
+)
+
+// Policy wraps an operation. Implementations call next.Run zero, one or several
+// times, one after another, and return the error the caller is to see. They never
+// see result types, so one breaker protects calls of any type. A Policy must be
+// safe for concurrent use.
+type Policy interface {
+	// Run executes next under the policy.
+	Run(ctx context.Context, next Next) error
+	// Describe reports kind, name and settings for logs, tests and debug pages.
+	Describe() Description
+}
+
+// Next is what remains to be done inside a policy: the inner policies and the
+// operation. It is a small value; copying it is cheap and running it allocates
+// nothing. The zero Next does nothing and succeeds.
+type Next struct {
+	inner []Policy
+	op    operation
+}
+
+// Run executes the inner policies and the operation on the calling goroutine.
+func (n Next) Run(ctx context.Context) error {
+	if len(n.inner) > 0 {
+		return n.inner[0].Run(ctx, Next{inner: n.inner[1:], op: n.op})
+	}
+	if n.op == nil {
+		return nil
+	}
+	return n.op.run(ctx)
+}
+
+// run lets a Next be the operation of another one, for a chain that sits inside
+// a policy of the user's own.
+func (n Next) run(ctx context.Context) error { return n.Run(ctx) }
+
+// operation is what Do and Call run: an interface rather than a func so that a
+// typed call carries its result without a closure.
+type operation interface{ run(context.Context) error }
+
+type opFunc func(context.Context) error
+
+func (f opFunc) run(ctx context.Context) error { return f(ctx) }
+
+type chain []Policy
+
+// Chain combines policies; the first is the outermost. Nil policies are left out
+// and nested chains are flattened, so a chain costs nothing per level. A chain
+// without policies runs the operation as it is.
+func Chain(outermost Policy, more ...Policy) Policy {
+	c := make(chain, 0, 1+len(more))
+	c = c.add(outermost)
+	for _, p := range more {
+		c = c.add(p)
+	}
+	return &c
+}
+
+func (c chain) add(p Policy) chain {
+	switch p := p.(type) {
+	case nil:
+		return c
+	case *chain:
+		return append(c, *p...)
+	default:
+		return append(c, p)
+	}
+}
+
+func (c *chain) Run(ctx context.Context, next Next) error {
+	if len(next.inner) == 0 {
+		return Next{inner: *c, op: next.op}.Run(ctx)
+	}
+	return Next{inner: *c, op: next}.Run(ctx)
+}
+
+func (c *chain) Describe() Description {
+	d := Description{Kind: "chain"}
+	for _, p := range *c {
+		d.Children = append(d.Children, p.Describe())
+	}
+	d.Warnings = orderWarnings(*c)
+	return d
+}
+
+// orderWarnings names combinations that cannot do what they look like.
+func orderWarnings(c chain) []string {
+	var (
+		warnings []string
+		outer    *Timeout
+		retry    *Retry
+	)
+	for _, p := range c {
+		switch p := p.(type) {
+		case *Timeout:
+			if outer != nil && p.d >= outer.d {
+				warnings = append(warnings, fmt.Sprintf(
+					"timeout of %v inside a timeout of %v never fires", p.d, outer.d))
+			}
+			if outer == nil || p.d < outer.d {
+				outer = p
+			}
+		case *Retry:
+			if retry != nil {
+				warnings = append(warnings, fmt.Sprintf(
+					"retry inside retry: up to %d attempts", p.cfg.MaxAttempts*retry.cfg.MaxAttempts))
+			}
+			retry = p
+		}
+	}
+	return warnings
+}
+
+// Description tells what a policy is and how it is set up.
+type Description struct {
+	Kind     string        // "breaker", "retry", "timeout", "bulkhead", "chain" or a kind of the user's own
+	Name     string        // name given in the configuration, may be empty
+	Settings []Setting     // effective settings, defaults filled in
+	Children []Description // inner policies, outermost first
+	Warnings []string      // combinations that cannot work as they look
+}
+
+// Setting is one effective setting in readable form.
+type Setting struct{ Name, Value string }
+
+// String renders the description as an indented tree, one policy per line.
+func (d Description) String() string {
+	var b strings.Builder
+	d.write(&b, "")
+	return strings.TrimSuffix(b.String(), "\n")
+}
+
+func (d Description) write(b *strings.Builder, indent string) {
+	b.WriteString(indent + d.Kind)
+	if d.Name != "" {
+		fmt.Fprintf(b, " %q", d.Name)
+	}
+	for _, s := range d.Settings {
+		b.WriteString(" " + s.Name + "=" + s.Value)
+	}
+	b.WriteByte('\n')
+	for _, w := range d.Warnings {
+		b.WriteString(indent + "  warning: " + w + "\n")
+	}
+	for _, c := range d.Children {
+		c.write(b, indent+"  ")
+	}
+}
+
+func setting(name string, value any) Setting {
+	return Setting{Name: name, Value: fmt.Sprint(value)}
+}
+
+// configError names the field, its value, the rule and the way out.
+func configError(kind, name, field string, value any, rule, fix string) error {
+	if name != "" {
+		kind += fmt.Sprintf(" %q", name)
+	}
+	return fmt.Errorf("resilience: configure %s: %s = %v: %s; %s", kind, field, value, rule, fix)
+}
