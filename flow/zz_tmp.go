@@ -1,3 +1,0 @@
-package flow
-
-import _ "github.com/oklog/run"
