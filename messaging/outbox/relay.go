@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -98,6 +99,10 @@ func (o *Outbox) lead(ctx context.Context, db *sql.DB, held *lease.Held) {
 		switch {
 		case idle.Err() != nil:
 		case err != nil:
+			if errors.Is(err, lease.ErrLost) {
+				stop(lease.ErrLost)
+				return
+			}
 			failures++
 			o.complain(ctx, "outbox: relay is held up, will try again", err)
 			// Commits must not hammer a broker that is away.
@@ -291,6 +296,10 @@ func (r *relay) send(ctx, work context.Context, rows []*row) []*result {
 	topics := map[string][]*result{}
 	for i, row := range rows {
 		results[i] = &result{row: row}
+		if row.broken != nil {
+			results[i].tried, results[i].err = true, messaging.Permanent(row.broken)
+			continue
+		}
 		topics[row.topic] = append(topics[row.topic], results[i])
 	}
 	var wg sync.WaitGroup
@@ -354,33 +363,26 @@ func (r *relay) call(work context.Context, topic string, wave []*result) {
 		msgs[i] = res.row.msg
 	}
 	err := r.cfg.Publisher.Publish(work, topic, msgs...)
-	errs := perMessage(err, len(wave))
-	stored := 0
-	for i, res := range wave {
-		res.tried, res.err = true, errs[i]
-		if errs[i] == nil {
-			stored++
-		}
+	for i, cause := range perMessage(err, len(wave)) {
+		wave[i].tried, wave[i].err = true, cause
 	}
-	if err == nil || stored > 0 {
-		return
-	}
-	if r.away(work, err) {
-		for _, res := range wave {
+	failed := slices.DeleteFunc(slices.Clone(wave), func(res *result) bool { return res.err == nil })
+	switch {
+	case len(failed) == 0:
+	case r.away(work, err):
+		for _, res := range failed {
 			res.away = true
 		}
-		return
-	}
-	if len(wave) == 1 {
-		return
-	}
-	// One bad message can fail a whole call; alone, each answers for itself.
-	for _, res := range wave {
-		if work.Err() != nil {
-			res.away = true
-			continue
+	case len(failed) == len(wave) && len(wave) > 1:
+		// One bad message can fail a whole call; alone, each answers for itself.
+		for i, res := range wave {
+			if r.call(work, topic, []*result{res}); res.away {
+				for _, rest := range wave[i+1:] {
+					rest.away = true
+				}
+				return
+			}
 		}
-		r.call(work, topic, []*result{res})
 	}
 }
 
@@ -397,8 +399,7 @@ func perMessage(err error, n int) []error {
 	return errs
 }
 
-// away decides whether a call in which nothing was stored tells of the broker
-// or of the messages.
+// away decides whether a failed call tells of the broker or of the messages.
 func (r *relay) away(work context.Context, err error) bool {
 	if work.Err() != nil {
 		return true // we cut it short ourselves

@@ -21,6 +21,7 @@ type row struct {
 	headers  string // msg.Header as JSON
 	created  time.Time
 	attempts int
+	broken   error // the row was edited by hand and cannot be read
 }
 
 // store holds the statements. It has no state.
@@ -132,7 +133,7 @@ func scan(from *sql.Rows, r *row, first ...any) error {
 		return err
 	}
 	if err := json.Unmarshal([]byte(r.headers), &m.Header); err != nil {
-		return fmt.Errorf("decode headers of message %s: %w", m.ID, err)
+		r.broken = fmt.Errorf("outbox: decode headers of message %s: %w", m.ID, err)
 	}
 	m.Time = time.Unix(0, ns).UTC()
 	r.msg, r.created = m, time.UnixMilli(created)
