@@ -114,12 +114,12 @@ func CodeFromHTTP(status int) Code {
 	return Unknown
 }
 
-// parseCode returns Unknown and false for names that are none.
-func parseCode(name string) (Code, bool) {
+// parseCode returns OK for names that are none.
+func parseCode(name string) Code {
 	for c, entry := range codes {
 		if entry.name == name {
-			return Code(c), true
+			return Code(c)
 		}
 	}
-	return Unknown, false
+	return OK
 }

@@ -204,8 +204,11 @@ func (e *Error) code() Code {
 // the chain; context.Canceled and context.DeadlineExceeded; a gRPC status; an
 // error that says NotExecuted() (an open breaker, a full bulkhead), which becomes
 // UNAVAILABLE with its RetryAfter(). All else is INTERNAL with a generic message.
-// What is not an *Error already becomes the cause of the new one. AsError(nil) is
-// nil.
+// What is not an *Error already becomes the cause of the new one, and what it says
+// by NotExecuted() and RetryAfter() is kept. AsError(nil) is nil.
+//
+// NotExecuted speaks of the call that failed. A server that answers with the
+// error of a call it made itself must clear it, unless it did nothing else.
 func AsError(err error) *Error {
 	if err == nil {
 		return nil

@@ -137,11 +137,10 @@ func FromProblem(status int, body []byte) *Error {
 		return e.WithStatus(status).WithCause(fmt.Errorf("transport: decode problem: status %d with %d bytes: %w", status, len(body), err))
 	}
 	e := &Error{Domain: p.Domain, Reason: p.Reason, Message: p.Detail}
-	var ok bool
-	if e.Code, ok = parseCode(p.Code); !ok {
+	if e.Code = parseCode(p.Code); e.Code == OK {
 		e.Code = CodeFromHTTP(status)
+		e.Code = e.code()
 	}
-	e.Code = e.code()
 	if e.Message == "" {
 		e.Message = p.Title
 	}
