@@ -1,0 +1,49 @@
+// Package armature turns a name and a config into a running service: structured
+// logs, metrics, traces, health, an admin server, ordered start and ordered
+// drain.
+//
+//	func main() { armature.Main(run) }
+//
+//	func run(ctx context.Context) error {
+//		svc, err := armature.New(armature.Config{Name: "order", HTTPAddr: ":8080", AdminAddr: ":9090"})
+//		if err != nil {
+//			return err
+//		}
+//		httpx.Handle(svc.HTTP, "POST /orders", place)
+//		svc.Worker("relay", relay.Run)
+//		return svc.Run(ctx)
+//	}
+//
+// # Start
+//
+// [Service.Run] binds every address before it serves one, starts the workers,
+// waits until every check has passed, then reports ready, and only then
+// registers in discovery. What fails on the way stops what had started, in the
+// order of a drain.
+//
+// # Stop
+//
+// The end of Run's context, a server that fails or a worker that returns an
+// error begins the drain:
+//
+//  1. /ready answers 503 and gRPC health NOT_SERVING
+//  2. the registrations leave discovery
+//  3. HTTP answers say Connection: close
+//  4. [Config.DrainDelay] passes, everything still served
+//  5. HTTP and gRPC finish what they have, side by side
+//  6. workers end one by one, the last registered first
+//  7. OnStop hooks run, the last registered first
+//  8. client connections close, then the admin server
+//  9. telemetry is flushed
+//
+// Steps 5, 6 and 7 take at most [Config.ShutdownTimeout] each. Run returns what
+// began the drain, unless it was its context, joined with everything that went
+// wrong on the way.
+//
+// # Health
+//
+// GET /health says that the process lives; it never looks at a dependency, so
+// that a database outage does not restart every replica. GET /ready runs the
+// checks, at most about once a second however often it is asked. GET /metrics
+// serves the service's own registry.
+package armature

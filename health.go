@@ -1,0 +1,219 @@
+package armature
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// checkFreshness is how long a report answers for: probes of many balancers
+// must not become load on the database they ask about.
+const checkFreshness = time.Second
+
+var errCheckStuck = errors.New("an earlier run has not returned yet")
+
+// phase is where a service is in its life.
+type phase int32
+
+const (
+	phaseNew phase = iota
+	phaseStarting
+	phaseReady
+	phaseDraining
+	phaseStopped
+)
+
+func (p phase) String() string {
+	return [...]string{"new", "starting", "ready", "draining", "stopped"}[p]
+}
+
+type check struct {
+	name string
+	fn   func(context.Context) error
+	busy atomic.Bool // a run that ignored its context is still out there
+}
+
+type checkResult struct {
+	Status   string  `json:"status"` // "ok" or "failing"
+	Error    string  `json:"error,omitempty"`
+	Duration float64 `json:"duration_ms"`
+	err      error
+}
+
+type healthReport struct {
+	checks map[string]checkResult
+	err    error // nil when every check passed
+	at     time.Time
+}
+
+// health runs the checks, at most one round at a time. No lock is held while a
+// check runs.
+type health struct {
+	checks  []*check
+	timeout time.Duration
+	rounds  sync.WaitGroup // joined by wait, so that a stop leaves nothing running
+
+	mu     sync.Mutex
+	last   healthReport
+	flight chan struct{} // closed when the round under way is done; nil when none is
+}
+
+// report returns the last round's result, or runs a new one when that is older
+// than maxAge. ctx bounds the wait only; the round goes on for the next caller.
+func (h *health) report(ctx context.Context, maxAge time.Duration) (healthReport, error) {
+	h.mu.Lock()
+	if !h.last.at.IsZero() && time.Since(h.last.at) < maxAge {
+		defer h.mu.Unlock()
+		return h.last, nil
+	}
+	if h.flight == nil {
+		h.flight = make(chan struct{})
+		h.rounds.Go(h.round)
+	}
+	flight := h.flight
+	h.mu.Unlock()
+
+	select {
+	case <-flight:
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		return h.last, nil
+	case <-ctx.Done():
+		return healthReport{}, context.Cause(ctx)
+	}
+}
+
+func (h *health) round() {
+	results := make([]checkResult, len(h.checks))
+	var wg sync.WaitGroup
+	for i, c := range h.checks {
+		wg.Go(func() { results[i] = c.run(h.timeout) })
+	}
+	wg.Wait()
+
+	r := healthReport{checks: make(map[string]checkResult, len(h.checks)), at: time.Now()}
+	var errs []error
+	for i, c := range h.checks {
+		r.checks[c.name] = results[i]
+		if results[i].err != nil {
+			errs = append(errs, fmt.Errorf("check %s: %w", c.name, results[i].err))
+		}
+	}
+	r.err = errors.Join(errs...)
+
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.last = r
+	close(h.flight)
+	h.flight = nil
+}
+
+// wait blocks until no round is under way.
+func (h *health) wait() { h.rounds.Wait() }
+
+// run gives fn the time it has and reports it as failing afterwards even when it
+// does not return; until it does, it is not run again.
+func (c *check) run(timeout time.Duration) checkResult {
+	start := time.Now()
+	err := errCheckStuck
+	if c.busy.CompareAndSwap(false, true) {
+		ctx, cancel := context.WithTimeout(context.Background(), timeout)
+		defer cancel()
+		done := make(chan error, 1)
+		go func() {
+			defer c.busy.Store(false)
+			done <- guard(ctx, c.fn)
+		}()
+		select {
+		case err = <-done:
+		case <-ctx.Done():
+			select { // a check that honoured its context tells more
+			case err = <-done:
+			default:
+				err = fmt.Errorf("no answer within %v: %w", timeout, ctx.Err())
+			}
+		}
+	}
+	r := checkResult{Status: "ok", Duration: float64(time.Since(start).Microseconds()) / 1000, err: err}
+	if err != nil {
+		r.Status, r.Error = "failing", err.Error()
+	}
+	return r
+}
+
+// guard turns a panic of user code into an error.
+func guard(ctx context.Context, fn func(context.Context) error) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = &panicError{value: p, stack: stack()}
+		}
+	}()
+	return fn(ctx)
+}
+
+type readyBody struct {
+	Status string                 `json:"status"`
+	Checks map[string]checkResult `json:"checks"`
+}
+
+// readyHandler answers 200 while the service is ready and every check passes,
+// 503 otherwise. Error texts may name hosts and users, so they are shown on the
+// admin server only.
+func (s *Service) readyHandler(detail bool) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		now := s.phase()
+		body := readyBody{Status: now.String(), Checks: map[string]checkResult{}}
+		status := http.StatusServiceUnavailable
+		switch report, err := s.health.report(r.Context(), checkFreshness); {
+		case err != nil:
+			return // the prober has gone
+		case report.err != nil:
+			body.Checks = report.checks
+			if now == phaseReady {
+				body.Status = "failing"
+			}
+		default:
+			body.Checks = report.checks
+			if now == phaseReady {
+				status = http.StatusOK
+			}
+		}
+		if !detail {
+			body.Checks = withoutErrors(body.Checks)
+		}
+		writeJSON(w, status, body)
+	})
+}
+
+func withoutErrors(checks map[string]checkResult) map[string]checkResult {
+	out := make(map[string]checkResult, len(checks))
+	for name, c := range checks {
+		c.Error = ""
+		out[name] = c
+	}
+	return out
+}
+
+func (s *Service) healthHandler() http.Handler {
+	body := map[string]string{"status": "ok", "service": s.cfg.Name, "version": s.cfg.Version}
+	return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		writeJSON(w, http.StatusOK, body)
+	})
+}
+
+func writeJSON(w http.ResponseWriter, status int, body any) {
+	data, err := json.Marshal(body)
+	if err != nil { // only strings and numbers get here
+		http.Error(w, err.Error(), http.StatusInternalServerError)
+		return
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Cache-Control", "no-store")
+	w.WriteHeader(status)
+	_, _ = w.Write(append(data, '\n')) // the prober may have gone
+}
