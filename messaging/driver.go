@@ -31,7 +31,7 @@ type Consumer interface {
 	Receive(ctx context.Context, max int) ([]*Received, error)
 	// Settle ends the lease of one message. It may return before the broker has seen it; Close waits for that.
 	Settle(ctx context.Context, r *Received, s Settlement) error
-	// Extend renews the leases.
+	// Extend renews the leases of rs and of what was received but not returned yet. It is called with an empty rs too.
 	Extend(ctx context.Context, rs []*Received) error
 	// Lease is how long the broker waits for a settlement before it delivers again; zero means for ever.
 	Lease() time.Duration

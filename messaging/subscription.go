@@ -483,7 +483,7 @@ func (s *Subscription) giveBack(back []returned) {
 	}
 }
 
-// extend renews the leases of all held messages three times per lease.
+// extend renews the leases of all held messages, and of those the driver holds back, three times per lease.
 func (s *Subscription) extend(lease time.Duration) {
 	tick := time.NewTicker(lease / 3)
 	defer tick.Stop()
@@ -499,9 +499,6 @@ func (s *Subscription) extend(lease time.Duration) {
 			rs = append(rs, it.r)
 		}
 		s.mu.Unlock()
-		if len(rs) == 0 {
-			continue
-		}
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(s.handlerCtx), lease/3)
 		if err := s.c.Extend(ctx, rs); err != nil {
 			s.log.Warn("leases not extended", "messages", len(rs), "error", err)
