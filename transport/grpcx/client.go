@@ -13,6 +13,7 @@ import (
 	"go.opentelemetry.io/otel/trace/noop"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/peer"
 
 	"github.com/armature-go/armature/discovery"
 	"github.com/armature-go/armature/resilience"
@@ -142,7 +143,7 @@ func (c *client) attempt(ctx context.Context, name string, req, reply any, cc *g
 		ctx, cancel = context.WithTimeout(ctx, c.timeout)
 		defer cancel()
 	}
-	reached := new(reach)
-	err := invoke(inject(ctx), name, req, reply, cc, append(opts[:len(opts):len(opts)], reached.option())...)
-	return c.translate(ctx, err, reached)
+	var callee peer.Peer // filled in once the call has a connection
+	err := invoke(inject(ctx), name, req, reply, cc, append(opts[:len(opts):len(opts)], grpc.Peer(&callee))...)
+	return c.translate(ctx, err, callee.Addr != nil)
 }

@@ -4,22 +4,14 @@ import (
 	"context"
 	"errors"
 
-	"google.golang.org/grpc"
-	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
 
 	"github.com/armature-go/armature/transport"
 )
 
-// reach tells whether a call got as far as a connection.
-type reach struct{ peer peer.Peer }
-
-func (r *reach) option() grpc.CallOption { return grpc.Peer(&r.peer) }
-
-func (r *reach) wire() bool { return r.peer.Addr != nil }
-
-// translate makes a *transport.Error of what a call on the wire returned.
-func (c *client) translate(ctx context.Context, err error, reached *reach) error {
+// translate makes a *transport.Error of what gRPC returned. sent says whether the
+// call got as far as a connection: one that did not cannot have been served.
+func (c *client) translate(ctx context.Context, err error, sent bool) error {
 	if err == nil {
 		return nil
 	}
@@ -37,14 +29,13 @@ func (c *client) translate(ctx context.Context, err error, reached *reach) error
 			e = e.WithCause(ctx.Err())
 		}
 	case transport.Unavailable:
-		if missing := c.missing(); missing != nil && !reached.wire() {
+		if missing := c.missing(); missing != nil && !sent {
 			e = transport.Errorf(transport.Unavailable, "", "no instance of %s", c.follow.service).WithCause(missing)
 		}
 	default:
 		return e
 	}
-	// A stream that was never opened on a connection cannot have been served.
-	e.Details.NotExecuted = e.Details.NotExecuted || !reached.wire()
+	e.Details.NotExecuted = e.Details.NotExecuted || !sent
 	return e
 }
 

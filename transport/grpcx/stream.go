@@ -39,7 +39,6 @@ func finishClient(span trace.Span, err error) {
 func (c *client) stream(ctx context.Context, desc *grpc.StreamDesc, cc *grpc.ClientConn, name string, open grpc.Streamer, opts ...grpc.CallOption) (grpc.ClientStream, error) {
 	m := c.methods.get(name)
 	ctx, span := c.tracer.Start(ctx, m.span, trace.WithSpanKind(trace.SpanKindClient), m.attrs)
-	reached := new(reach)
 	opts = append(opts[:len(opts):len(opts)], grpc.OnFinish(func(err error) {
 		if err == io.EOF {
 			err = nil
@@ -48,16 +47,15 @@ func (c *client) stream(ctx context.Context, desc *grpc.StreamDesc, cc *grpc.Cli
 	}))
 	s, err := open(inject(ctx), desc, cc, name, opts...)
 	if err != nil {
-		err = c.translate(ctx, err, reached)
+		err = c.translate(ctx, err, false)
 		finishClient(span, err) // a second End does nothing
 		return nil, err
 	}
-	// An open stream has a connection: what fails from here on may have been served.
 	return &clientStream{ClientStream: s, translate: func(err error) error {
-		if err == nil || err == io.EOF {
+		if err == io.EOF {
 			return err
 		}
-		return c.translate(ctx, err, onWire)
+		return c.translate(ctx, err, true)
 	}}, nil
 }
 
