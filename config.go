@@ -43,7 +43,8 @@ type Config struct {
 	// 5 s: endpoints are removed while SIGTERM is delivered, not before.
 	DrainDelay time.Duration
 	// ShutdownTimeout bounds each of: finishing requests, ending workers, hooks.
-	// Default 10 s. A process manager should wait DrainDelay plus three times
+	// Default 10 s. One that uses up the time of its kind leaves a second to each
+	// of those after it. A process manager should wait DrainDelay plus three times
 	// this before it kills.
 	ShutdownTimeout time.Duration
 	// StartTimeout bounds the wait for the checks to pass for the first time.

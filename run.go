@@ -20,6 +20,8 @@ const (
 	// farewell bounds talking to a registry and flushing telemetry: both are
 	// courtesies that must not hold up the end of a process.
 	farewell = 5 * time.Second
+	// lastTurn is what a worker or hook gets when those before it used up the time.
+	lastTurn = time.Second
 	// startPoll is how often the checks are asked while the service starts.
 	startPoll = 100 * time.Millisecond
 )
@@ -145,28 +147,28 @@ func (s *Service) start(ctx context.Context) error {
 
 // awaitChecks returns when every check has passed, or why that will not happen.
 func (s *Service) awaitChecks(ctx context.Context) error {
-	deadline := time.NewTimer(s.cfg.StartTimeout)
-	defer deadline.Stop()
+	bound, cancel := context.WithTimeout(ctx, s.cfg.StartTimeout)
+	defer cancel()
+	last := errors.New("the checks have not answered yet")
 	for {
-		report, err := s.health.report(ctx, startPoll)
-		if err == nil && report.err == nil {
-			return nil
+		report, err := s.health.report(bound, startPoll)
+		if err == nil {
+			if report.err == nil {
+				return nil
+			}
+			last = report.err
 		}
-		pause := time.NewTimer(startPoll)
 		select {
-		case <-pause.C:
-		case <-ctx.Done():
-			pause.Stop()
-			return errStopped
+		case <-time.After(startPoll):
 		case <-s.quit:
-			pause.Stop()
 			return errStopped
 		case err := <-s.failed:
-			pause.Stop()
 			return err
-		case <-deadline.C:
-			pause.Stop()
-			return fmt.Errorf("armature: start service %s: not ready after %v: %w", s.cfg.Name, s.cfg.StartTimeout, report.err)
+		case <-bound.Done():
+			if ctx.Err() != nil {
+				return errStopped
+			}
+			return fmt.Errorf("armature: start service %s: not ready after %v: %w", s.cfg.Name, s.cfg.StartTimeout, last)
 		}
 	}
 }
@@ -339,7 +341,9 @@ func (s *Service) stopWorkers(ctx context.Context) error {
 	s.mu.Unlock()
 	var errs []error
 	for _, w := range slices.Backward(workers) {
-		errs = append(errs, w.stop(ctx))
+		turn, done := atLeast(ctx, lastTurn)
+		errs = append(errs, w.stop(turn))
+		done()
 	}
 	return errors.Join(errs...)
 }
@@ -352,9 +356,11 @@ func (s *Service) runHooks(ctx context.Context) error {
 	s.mu.Unlock()
 	var errs []error
 	for _, h := range slices.Backward(hooks) {
-		if err := guard(ctx, h.fn); err != nil {
+		turn, done := atLeast(ctx, lastTurn)
+		if err := guard(turn, h.fn); err != nil {
 			errs = append(errs, fmt.Errorf("hook %s: %w", h.name, err))
 		}
+		done()
 	}
 	return errors.Join(errs...)
 }
@@ -390,6 +396,15 @@ func (s *Service) within(ctx context.Context, fn func(context.Context) error) er
 	ctx, cancel := context.WithTimeout(ctx, s.cfg.ShutdownTimeout)
 	defer cancel()
 	return fn(ctx)
+}
+
+// atLeast is ctx while that lives, and d of grace after it: what one worker or
+// hook has used up is not taken from the next.
+func atLeast(ctx context.Context, d time.Duration) (context.Context, context.CancelFunc) {
+	if ctx.Err() == nil {
+		return ctx, func() {}
+	}
+	return context.WithTimeout(context.WithoutCancel(ctx), d)
 }
 
 func sleep(ctx context.Context, d time.Duration) {

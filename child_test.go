@@ -1,0 +1,5 @@
+package armature_test
+
+const childEnv = "ARMATURE_TEST_CHILD"
+
+func child() {}
