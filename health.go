@@ -56,7 +56,8 @@ type healthReport struct {
 type health struct {
 	checks  []*check
 	timeout time.Duration
-	rounds  sync.WaitGroup // joined by wait, so that a stop leaves nothing running
+	quit    chan struct{}  // closed by stop
+	rounds  sync.WaitGroup // joined by stop, so that nothing is left running
 
 	mu     sync.Mutex
 	last   healthReport
@@ -92,7 +93,7 @@ func (h *health) round() {
 	results := make([]checkResult, len(h.checks))
 	var wg sync.WaitGroup
 	for i, c := range h.checks {
-		wg.Go(func() { results[i] = c.run(h.timeout) })
+		wg.Go(func() { results[i] = c.run(h.timeout, h.quit) })
 	}
 	wg.Wait()
 
@@ -113,12 +114,16 @@ func (h *health) round() {
 	h.flight = nil
 }
 
-// wait blocks until no round is under way.
-func (h *health) wait() { h.rounds.Wait() }
+// stop ends the round under way and waits for it. No report may be asked for
+// afterwards.
+func (h *health) stop() {
+	close(h.quit)
+	h.rounds.Wait()
+}
 
 // run gives fn the time it has and reports it as failing afterwards even when it
 // does not return; until it does, it is not run again.
-func (c *check) run(timeout time.Duration) checkResult {
+func (c *check) run(timeout time.Duration, quit <-chan struct{}) checkResult {
 	start := time.Now()
 	err := errCheckStuck
 	if c.busy.CompareAndSwap(false, true) {
@@ -137,6 +142,8 @@ func (c *check) run(timeout time.Duration) checkResult {
 			default:
 				err = fmt.Errorf("no answer within %v: %w", timeout, ctx.Err())
 			}
+		case <-quit:
+			err = errors.New("given up: the service stops")
 		}
 	}
 	r := checkResult{Status: "ok", Duration: float64(time.Since(start).Microseconds()) / 1000, err: err}

@@ -286,7 +286,7 @@ func (s *Service) drain(ctx context.Context, reason string, cause error) error {
 		errs = append(errs, s.within(ctx, s.admin.Shutdown))
 	}
 	s.serving.Wait()
-	s.health.wait()
+	s.health.stop()
 	s.state.Store(int32(phaseStopped))
 	errs = append(errs, s.leftovers())
 

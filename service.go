@@ -78,7 +78,7 @@ func New(cfg Config) (*Service, error) {
 	}
 	s := &Service{
 		cfg:    cfg,
-		health: &health{timeout: cfg.CheckTimeout},
+		health: &health{timeout: cfg.CheckTimeout, quit: make(chan struct{})},
 		ready:  make(chan struct{}),
 		quit:   make(chan struct{}),
 		done:   make(chan struct{}),
