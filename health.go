@@ -114,8 +114,8 @@ func (h *health) round() {
 	h.flight = nil
 }
 
-// stop ends the round under way and waits for it. No report may be asked for
-// afterwards.
+// stop ends the round under way and waits for it; checks of later rounds are
+// given up at once.
 func (h *health) stop() {
 	close(h.quit)
 	h.rounds.Wait()

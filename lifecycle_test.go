@@ -375,12 +375,8 @@ func TestRunAllStopsInReverse(t *testing.T) {
 		var services []*armature.Service
 		for _, name := range []string{"product", "order", "gateway"} {
 			svc := bare(t, func(c *armature.Config) { c.Name, c.DrainDelay = name, time.Second })
-			svc.Worker("w", func(ctx context.Context) error {
-				j.add(name + " started")
-				<-ctx.Done()
-				j.add(name + " stopped")
-				return nil
-			})
+			svc.Check("c", j.hook(name+" started", nil))
+			svc.Worker("w", j.until(name+" stopped"))
 			services = append(services, svc)
 		}
 		ctx, cancel := context.WithCancel(t.Context())
