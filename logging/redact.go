@@ -24,19 +24,21 @@ func DefaultRedact() []string {
 	}
 }
 
-// redactor holds each word as its parts, in lower case.
-type redactor [][]string
+// redactor holds each word as its parts, in lower case, by its first byte: most
+// keys are cleared without comparing anything.
+type redactor map[byte][][]string
 
 func newRedactor(more []string) redactor {
-	var r redactor
+	r := redactor{}
 	for _, word := range append(DefaultRedact(), more...) {
 		parts := strings.FieldsFunc(strings.ToLower(word), isSeparator)
 		if len(parts) == 0 {
 			continue
 		}
-		r = append(r, parts)
+		first := parts[0][0]
+		r[first] = append(r[first], parts)
 		if len(parts) > 1 {
-			r = append(r, []string{strings.Join(parts, "")})
+			r[first] = append(r[first], []string{strings.Join(parts, "")})
 		}
 	}
 	return r
@@ -126,7 +128,7 @@ func composite(t reflect.Type) bool {
 // secret reports whether key contains one of the words.
 func (r redactor) secret(key string) bool {
 	for rest := nextWord(key); rest != ""; rest = afterWord(rest) {
-		for _, word := range r {
+		for _, word := range r[lower(rest[0])] {
 			if startsWith(rest, word) {
 				return true
 			}
@@ -139,8 +141,11 @@ func (r redactor) secret(key string) bool {
 func startsWith(key string, parts []string) bool {
 	for _, part := range parts {
 		n := wordLen(key)
-		// "tokens" is "token" as well.
-		if !strings.EqualFold(key[:n], part) && !(n == len(part)+1 && key[n-1]|0x20 == 's' && strings.EqualFold(key[:n-1], part)) {
+		word := key[:n]
+		if n == len(part)+1 && lower(word[n-1]) == 's' {
+			word = word[:n-1] // "tokens" is "token" as well
+		}
+		if !strings.EqualFold(word, part) {
 			return false
 		}
 		key = nextWord(key[n:])
@@ -172,6 +177,13 @@ func wordLen(key string) int {
 		}
 	}
 	return len(key)
+}
+
+func lower(c byte) byte {
+	if isUpper(c) {
+		c += 'a' - 'A'
+	}
+	return c
 }
 
 func isUpper(c byte) bool { return 'A' <= c && c <= 'Z' }
