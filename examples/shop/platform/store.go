@@ -24,30 +24,42 @@ type Store struct {
 	service string
 }
 
-// OpenStore opens and migrates the database of cfg: the service's own schema (append-only steps, one statement each),
-// the outbox, the barrier. The service then relays the outbox as a worker, is ready only while the database answers,
-// and closes it when it has stopped.
-func OpenStore(ctx context.Context, svc *armature.Service, cfg Config, service string, schema []string) (_ *Store, err error) {
+// AttachDB opens the database of cfg for a service: it is ready only while the database answers, and closes it when it
+// has stopped or was closed, see Abandon.
+func AttachDB(ctx context.Context, svc *armature.Service, cfg Config, service string) (*sql.DB, armature.Dialect, error) {
 	db, dialect, err := OpenDB(ctx, cfg, service)
+	if err != nil {
+		return nil, dialect, err
+	}
+	svc.Check("database", db.PingContext)
+	svc.OnStop("database", func(context.Context) error { return db.Close() })
+	return db, dialect, nil
+}
+
+// Abandon releases a service whose constructor failed half-way, and returns err with what went wrong then.
+func Abandon(ctx context.Context, svc *armature.Service, err error) error {
+	return errors.Join(err, svc.Close(context.WithoutCancel(ctx)))
+}
+
+// OpenStore opens and migrates the database of cfg: the service's own schema (append-only steps, one statement each),
+// the outbox, the barrier. Beside what AttachDB does, the service relays the outbox as a worker.
+func OpenStore(ctx context.Context, svc *armature.Service, cfg Config, service string, schema []string) (*Store, error) {
+	if cfg.Broker == nil {
+		return nil, fmt.Errorf("platform: store of %s: Broker is nil: the events need one", service)
+	}
+	db, dialect, err := AttachDB(ctx, svc, cfg, service)
 	if err != nil {
 		return nil, err
 	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, db.Close())
-		}
-	}()
 	store, err := NewStore(ctx, db, dialect, service, schema, outbox.Config{
 		Publisher:      cfg.Broker,
 		Logger:         svc.Logger,
 		TracerProvider: svc.TracerProvider,
 	})
 	if err != nil {
-		return nil, err
+		return nil, errors.Join(err, db.Close())
 	}
 	svc.Worker("outbox", func(ctx context.Context) error { return store.Outbox.Run(ctx, db) })
-	svc.Check("database", db.PingContext)
-	svc.OnStop("database", func(context.Context) error { return db.Close() })
 	return store, nil
 }
 
