@@ -61,12 +61,14 @@ type Subscription struct {
 type lane struct {
 	key     string
 	items   []*item // the first is running, parked or next
+	current *item   // set before a worker gets the lane
 	running bool
 	timer   *time.Timer // set while parked
 }
 
 type item struct {
 	r        *Received
+	newest   *Received // r, unless the message was delivered again while it was held
 	lane     *lane
 	order    uint64
 	base     int // attempts before this process, as a lower bound
@@ -180,11 +182,11 @@ func (s *Subscription) admit(rs []*Received) {
 	defer s.mu.Unlock()
 	for _, r := range rs {
 		if it := s.bySeq[r.Seq]; r.Seq != 0 && it != nil {
-			it.r = r // the lease lapsed while we held the message: the broker listens to the newer delivery only
+			it.newest = r // the lease lapsed while we held the message: the broker listens to the newer delivery only
 			continue
 		}
 		s.order++
-		it := &item{r: r, order: s.order, base: max(r.Delivered-1, 0)}
+		it := &item{r: r, newest: r, order: s.order, base: max(r.Delivered-1, 0)}
 		s.held[it] = struct{}{}
 		if r.Seq != 0 {
 			s.bySeq[r.Seq] = it
@@ -223,7 +225,7 @@ func (s *Subscription) nextLocked() *lane {
 	l := s.ready[0]
 	s.ready[0] = nil
 	s.ready = s.ready[1:]
-	l.running = true
+	l.running, l.current = true, l.items[0]
 	return l
 }
 
@@ -235,7 +237,7 @@ func (s *Subscription) work(l *lane) {
 		}
 	}()
 	for l != nil {
-		it := l.items[0]
+		it := l.current
 		back := s.finish(l, it, s.attempt(it))
 		s.giveBack(back)
 		s.mu.Lock()
@@ -373,7 +375,7 @@ func (s *Subscription) bury(it *item) outcome {
 // settle tells the driver. A settlement that is lost means a redelivery, which handlers must bear anyway.
 func (s *Subscription) settle(it *item, st Settlement) {
 	s.mu.Lock()
-	r := it.r
+	r := it.newest
 	s.mu.Unlock()
 	if err := s.c.Settle(context.WithoutCancel(s.handlerCtx), r, st); err != nil {
 		s.log.Warn("settlement lost, the message will be delivered again", "id", r.Message.ID, "error", err)
@@ -496,7 +498,7 @@ func (s *Subscription) extend(lease time.Duration) {
 		s.mu.Lock()
 		rs := make([]*Received, 0, len(s.held))
 		for it := range s.held {
-			rs = append(rs, it.r)
+			rs = append(rs, it.newest)
 		}
 		s.mu.Unlock()
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(s.handlerCtx), lease/3)
