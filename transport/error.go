@@ -174,15 +174,15 @@ func (e *Error) Is(target error) bool {
 }
 
 // Retryable reports whether the same call may succeed later: UNAVAILABLE,
-// RESOURCE_EXHAUSTED, ABORTED, DEADLINE_EXCEEDED, and whatever was not executed.
-// It does not say that a repetition is harmless; that takes an idempotent
-// operation or [Error.NotExecuted].
+// RESOURCE_EXHAUSTED, ABORTED and DEADLINE_EXCEEDED. It does not say that a
+// repetition is harmless; that takes an idempotent operation or
+// [Error.NotExecuted].
 func (e *Error) Retryable() bool {
 	switch e.code() {
 	case Unavailable, ResourceExhausted, Aborted, DeadlineExceeded:
 		return true
 	}
-	return e.Details.NotExecuted
+	return false
 }
 
 // RetryAfter returns how long the callee asks to wait before the next attempt.

@@ -259,8 +259,8 @@ func TestRetryable(t *testing.T) {
 			t.Errorf("%v: Retryable = %v", c, got)
 		}
 	}
-	if e := (&transport.Error{Code: transport.Internal, Details: transport.Details{NotExecuted: true}}); !e.Retryable() || !e.NotExecuted() {
-		t.Error("what was not executed is retryable")
+	if e := (&transport.Error{Code: transport.InvalidArgument, Details: transport.Details{NotExecuted: true}}); e.Retryable() || !e.NotExecuted() {
+		t.Error("a request that was refused for what it says is refused again")
 	}
 }
 

@@ -1,0 +1,304 @@
+package httpx
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"mime"
+	"net/http"
+	"os"
+	"reflect"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/armature-go/armature/transport"
+)
+
+// timeoutHeader carries how long the caller will wait, in milliseconds. A
+// duration, not a point in time, because clocks differ.
+const timeoutHeader = "Request-Timeout-Ms"
+
+// RouteOption changes one route.
+type RouteOption func(*route)
+
+type route struct {
+	pattern pattern
+	timeout time.Duration
+	maxBody int64
+	status  int
+}
+
+// Timeout replaces Config.Timeout for the route. It panics when d is not
+// positive.
+func Timeout(d time.Duration) RouteOption {
+	if d <= 0 {
+		panic(fmt.Sprintf("httpx: Timeout(%v): must be positive", d))
+	}
+	return func(rt *route) { rt.timeout = d }
+}
+
+// MaxBody replaces Config.MaxBody, in bytes, for the route. It panics when n is
+// not positive.
+func MaxBody(n int64) RouteOption {
+	if n <= 0 {
+		panic(fmt.Sprintf("httpx: MaxBody(%d): must be positive", n))
+	}
+	return func(rt *route) { rt.maxBody = n }
+}
+
+// Status sets the status of a success that does not choose its own by a
+// StatusCode method. It panics when code is not a 2xx or 3xx.
+func Status(code int) RouteOption {
+	if code < 200 || code > 399 {
+		panic(fmt.Sprintf("httpx: Status(%d): must be between 200 and 399", code))
+	}
+	return func(rt *route) { rt.status = code }
+}
+
+// Handle serves pattern, "METHOD /path/{wildcard}", with f. The request is bound
+// as the package comment says and, if it has a Validate() error method, validated.
+// The response is sent as JSON with the status of its StatusCode() int method, of
+// the [Status] option, or 200 (204 for struct{}), and with the headers of its
+// Headers() http.Header method. Like http.ServeMux, Handle panics on mistakes that
+// only a programmer can mend: a bad or taken pattern, a tag that cannot work.
+func Handle[Req, Resp any](s *Server, pattern string, f transport.Func[Req, Resp], opts ...RouteOption) {
+	rt := &route{pattern: parsePattern(pattern), timeout: s.cfg.Timeout, maxBody: s.cfg.MaxBody}
+	for _, opt := range opts {
+		opt(rt)
+	}
+	if f == nil {
+		panic("httpx: handle " + pattern + ": the function is nil")
+	}
+	if rt.pattern.method == "" {
+		panic("httpx: handle " + pattern + ": the pattern has no method; write it as \"GET /path\"")
+	}
+	plan, err := compile(reflect.TypeFor[Req](), rt.pattern)
+	if err != nil {
+		panic("httpx: handle " + pattern + ": " + err.Error())
+	}
+	if rt.status == 0 {
+		rt.status = http.StatusOK
+		if reflect.TypeFor[Resp]() == reflect.TypeFor[struct{}]() {
+			rt.status = http.StatusNoContent
+		}
+	}
+	call := f
+	if len(s.cfg.Middleware) > 0 {
+		call = transport.Func[Req, Resp](func(ctx context.Context, req Req) (Resp, error) {
+			if res, ok := ctx.Value(responseKey{}).(*response); ok {
+				res.entered.Store(true)
+			}
+			return f(ctx, req)
+		}).With(s.cfg.Middleware...)
+	}
+	s.mux.Handle(pattern, routed{rt.pattern.path, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		res := w.(*response)
+		ctx, cancel := context.WithTimeout(r.Context(), rt.budget(r))
+		defer cancel()
+		r = r.WithContext(ctx)
+		var req Req
+		err := bind(plan, rt, res, r, &req)
+		if err == nil && ctx.Err() != nil {
+			err = ctx.Err()
+		}
+		if err != nil {
+			e := transport.AsError(err)
+			refused := *e
+			refused.Details.NotExecuted = true
+			res.fail(r, &refused)
+			return
+		}
+		if len(s.cfg.Middleware) > 0 {
+			ctx = context.WithValue(ctx, responseKey{}, res)
+		} else {
+			res.entered.Store(true)
+		}
+		resp, err := call(ctx, req)
+		if err != nil {
+			res.fail(r, afterCall(ctx, err, res.entered.Load()))
+			return
+		}
+		res.succeed(r, rt.status, resp)
+	})})
+}
+
+type responseKey struct{}
+
+// budget is the smaller of what the route allows and what the caller waits for. A
+// header that is no number is ignored: it is advice, not input.
+func (rt *route) budget(r *http.Request) time.Duration {
+	ms, err := strconv.ParseUint(r.Header.Get(timeoutHeader), 10, 63)
+	if err != nil || ms >= uint64(rt.timeout/time.Millisecond) {
+		return rt.timeout
+	}
+	return time.Duration(ms) * time.Millisecond
+}
+
+// afterCall makes err fit to be the answer of a function that was entered or was
+// kept from it by a middleware.
+func afterCall(ctx context.Context, err error, entered bool) error {
+	e := transport.AsError(err)
+	if e.Code == transport.Internal && e.Reason == "" && ctx.Err() != nil {
+		// Drivers turn the end of a context into errors of their own.
+		e = transport.AsError(ctx.Err()).WithCause(err)
+	}
+	if entered && e.Details.NotExecuted {
+		c := *e
+		c.Details.NotExecuted = false
+		e = &c
+	}
+	return e
+}
+
+// bind reads the request into *req, which is a struct, a pointer to one, or
+// whatever JSON value the route takes.
+func bind(pl *plan, rt *route, res *response, r *http.Request, req any) error {
+	v := reflect.ValueOf(req).Elem()
+	if v.Kind() == reflect.Pointer {
+		v.Set(reflect.New(pl.typ))
+		v = v.Elem()
+	}
+	err := pl.read(r, func() ([]byte, error) { return readBody(rt, res, r) }, v)
+	if err != nil {
+		return err
+	}
+	return validate(v)
+}
+
+func validate(v reflect.Value) error {
+	validator, ok := v.Addr().Interface().(interface{ Validate() error })
+	if !ok {
+		return nil
+	}
+	err := validator.Validate()
+	if err == nil {
+		return nil
+	}
+	e, ok := errors.AsType[*transport.Error](err)
+	if !ok {
+		e = transport.Errorf(transport.InvalidArgument, "INVALID_REQUEST", "%s", err.Error()).WithDomain(domain)
+	}
+	if e.StatusCode() == http.StatusBadRequest {
+		e = e.WithStatus(http.StatusUnprocessableEntity)
+	}
+	return e
+}
+
+func readBody(rt *route, res *response, r *http.Request) ([]byte, error) {
+	if r.ContentLength == 0 {
+		return nil, nil
+	}
+	if e := mediaType(r.Header); e != nil {
+		return nil, e
+	}
+	if r.ContentLength > rt.maxBody {
+		res.Header().Set("Connection", "close") // rather than read on to the end
+		return nil, tooLarge(rt.maxBody)
+	}
+	var buf bytes.Buffer
+	if r.ContentLength > 0 {
+		buf.Grow(int(r.ContentLength) + bytes.MinRead)
+	}
+	_, err := buf.ReadFrom(http.MaxBytesReader(res.ResponseWriter, r.Body, rt.maxBody))
+	switch _, large := errors.AsType[*http.MaxBytesError](err); {
+	case err == nil:
+		return buf.Bytes(), nil
+	case large:
+		return nil, tooLarge(rt.maxBody)
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return nil, transport.Errorf(transport.DeadlineExceeded, "BODY_TIMEOUT", "the body took too long: %w", err).
+			WithDomain(domain).WithStatus(http.StatusRequestTimeout)
+	case errors.Is(err, io.ErrUnexpectedEOF):
+		return nil, malformed("it ends before its Content-Length")
+	default:
+		return nil, transport.Errorf(transport.InvalidArgument, "MALFORMED_BODY", "the body cannot be read: %w", err).WithDomain(domain)
+	}
+}
+
+func tooLarge(limit int64) *transport.Error {
+	return transport.Errorf(transport.InvalidArgument, "BODY_TOO_LARGE", "the body is larger than %d bytes", limit).
+		WithDomain(domain).WithStatus(http.StatusRequestEntityTooLarge)
+}
+
+// mediaType also refuses a missing Content-Type: a browser sends such requests
+// across origins without asking first.
+func mediaType(h http.Header) *transport.Error {
+	refuse := func(format string, args ...any) *transport.Error {
+		return transport.Errorf(transport.InvalidArgument, "UNSUPPORTED_MEDIA_TYPE", format, args...).
+			WithDomain(domain).WithStatus(http.StatusUnsupportedMediaType)
+	}
+	if encoding := h.Get("Content-Encoding"); encoding != "" && !strings.EqualFold(encoding, "identity") {
+		return refuse("Content-Encoding %q is not supported; send the body as it is", encoding)
+	}
+	if !isJSON(h.Get("Content-Type")) {
+		return refuse("Content-Type %q is not supported; send application/json", h.Get("Content-Type"))
+	}
+	return nil
+}
+
+func isJSON(contentType string) bool {
+	if contentType == "application/json" {
+		return true
+	}
+	media, params, err := mime.ParseMediaType(contentType)
+	if err != nil || (params["charset"] != "" && !strings.EqualFold(params["charset"], "utf-8")) {
+		return false
+	}
+	return media == "application/json" || (strings.HasPrefix(media, "application/") && strings.HasSuffix(media, "+json"))
+}
+
+func (res *response) succeed(r *http.Request, status int, resp any) {
+	if sc, ok := resp.(interface{ StatusCode() int }); ok {
+		if status = sc.StatusCode(); status < 200 || status > 599 {
+			res.fail(r, transport.Errorf(transport.Internal, "", "internal error").
+				WithCause(fmt.Errorf("httpx: send response: %T has the status %d", resp, status)))
+			return
+		}
+	}
+	if h, ok := resp.(interface{ Headers() http.Header }); ok {
+		header := res.Header()
+		for name, values := range h.Headers() {
+			header[http.CanonicalHeaderKey(name)] = values
+		}
+	}
+	if status == http.StatusNoContent || status == http.StatusNotModified {
+		res.WriteHeader(status)
+		return
+	}
+	if err := res.json(status, "application/json", resp); err != nil {
+		res.fail(r, transport.Errorf(transport.Internal, "", "internal error").WithCause(err))
+	}
+}
+
+var buffers = sync.Pool{New: func() any { return new(bytes.Buffer) }}
+
+// maxPooled keeps one huge answer from staying in memory for good.
+const maxPooled = 64 << 10
+
+// json encodes before it writes, so an encoding error leaves the answer open.
+func (res *response) json(status int, contentType string, value any) error {
+	buf := buffers.Get().(*bytes.Buffer)
+	buf.Reset()
+	defer func() {
+		if buf.Cap() <= maxPooled {
+			buffers.Put(buf)
+		}
+	}()
+	if err := json.NewEncoder(buf).Encode(value); err != nil {
+		return fmt.Errorf("httpx: encode %T: %w", value, err)
+	}
+	header := res.Header()
+	if header.Get("Content-Type") == "" || contentType == transport.ProblemType {
+		header.Set("Content-Type", contentType)
+	}
+	header.Set("X-Content-Type-Options", "nosniff")
+	header.Set("Content-Length", strconv.Itoa(buf.Len()))
+	res.WriteHeader(status)
+	_, _ = res.Write(buf.Bytes()) // a client that left is not our failure
+	return nil
+}

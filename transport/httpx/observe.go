@@ -1,0 +1,251 @@
+package httpx
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"runtime/debug"
+	"strconv"
+	"sync/atomic"
+	"time"
+
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/codes"
+	"go.opentelemetry.io/otel/propagation"
+	"go.opentelemetry.io/otel/trace"
+
+	"github.com/armature-go/armature/flow"
+	"github.com/armature-go/armature/transport"
+)
+
+const (
+	instrumentation = "github.com/armature-go/armature/transport/httpx"
+	traceIDHeader   = "X-Trace-Id"
+)
+
+var traceContext propagation.TraceContext
+
+// response is the one thing that lives per request: it is what handlers write to
+// and what the observation reads at the end.
+type response struct {
+	http.ResponseWriter
+	server  *Server
+	start   time.Time
+	route   string
+	traceID string
+	status  int // 0 until the header is written
+	bytes   int64
+	err     error // why the answer is a 5xx
+	// routing is true until a route is found or an answer of ours begins. What
+	// http.ServeMux says in between, but for redirects, is muted: it is plain text.
+	routing bool
+	muted   bool
+	// entered is atomic because a middleware may call on from another goroutine.
+	entered atomic.Bool
+}
+
+// routed tells the observation that a route was found.
+type routed struct {
+	route string
+	http.Handler
+}
+
+func (h routed) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	res := w.(*response) // the mux is reachable through Server.ServeHTTP alone
+	res.route, res.routing = h.route, false
+	h.Handler.ServeHTTP(w, r)
+}
+
+// ServeHTTP answers and observes one request.
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	res := &response{ResponseWriter: w, server: s, start: time.Now(), routing: true}
+	ctx := traceContext.Extract(r.Context(), propagation.HeaderCarrier(r.Header))
+	if s.cfg.TrustHeaders {
+		ctx = flow.Extract(ctx, flow.HTTPHeader(r.Header))
+	} else {
+		ctx = flow.ExtractPublic(ctx, flow.HTTPHeader(r.Header))
+	}
+	if flow.CorrelationID(ctx) == "" {
+		ctx = flow.WithCorrelationID(ctx, flow.NewID())
+	}
+	ctx, span := s.tracer.Start(ctx, knownMethod(r.Method), trace.WithSpanKind(trace.SpanKindServer))
+	header := w.Header()
+	header.Set(flow.Correlation.HTTP(), flow.CorrelationID(ctx))
+	if sc := span.SpanContext(); sc.HasTraceID() {
+		res.traceID = sc.TraceID().String()
+		header.Set(traceIDHeader, res.traceID)
+	}
+	r = r.WithContext(ctx)
+	defer s.finish(ctx, span, res, r)
+	s.mux.ServeHTTP(res, r)
+	if res.muted {
+		unroutable(res, r)
+	}
+}
+
+// unroutable replaces what http.ServeMux says when it has no handler.
+func unroutable(res *response, r *http.Request) {
+	status := res.status
+	res.status = 0
+	e := transport.Errorf(transport.CodeFromHTTP(status), "", "%s", http.StatusText(status)).WithStatus(status)
+	switch status {
+	case http.StatusNotFound:
+		e = transport.Errorf(transport.NotFound, "ROUTE_NOT_FOUND", "there is nothing at this path").WithDomain(domain)
+	case http.StatusMethodNotAllowed:
+		e = transport.Errorf(transport.Unimplemented, "METHOD_NOT_ALLOWED", "%s is not allowed here; allowed: %s",
+			knownMethod(r.Method), res.Header().Get("Allow")).WithDomain(domain).WithStatus(status)
+	}
+	e.Details.NotExecuted = true
+	res.fail(r, e)
+}
+
+// finish runs deferred: a panicking request is counted like any other.
+func (s *Server) finish(ctx context.Context, span trace.Span, res *response, r *http.Request) {
+	var abort any
+	if v := recover(); v != nil {
+		abort = s.recovered(ctx, v, res, r)
+	}
+	status := res.status
+	switch {
+	case status == 0 && abort != nil:
+		status = transport.StatusClientClosedRequest
+	case status == 0:
+		status = http.StatusOK
+	}
+	elapsed := time.Since(res.start)
+	method, route := knownMethod(r.Method), res.route
+	if route == "" {
+		route = unmatched
+	}
+	if span.IsRecording() {
+		attributes := []attribute.KeyValue{
+			attribute.String("http.request.method", method),
+			attribute.Int("http.response.status_code", status),
+			attribute.String("url.path", r.URL.Path),
+		}
+		if res.route != "" {
+			span.SetName(method + " " + res.route)
+			attributes = append(attributes, attribute.String("http.route", res.route))
+		}
+		if status >= 500 {
+			span.SetStatus(codes.Error, "")
+			attributes = append(attributes, attribute.String("error.type", strconv.Itoa(status)))
+		}
+		span.SetAttributes(attributes...)
+	}
+	s.metrics.observe(method, route, status, elapsed)
+	attrs := [6]slog.Attr{
+		slog.String("method", method),
+		slog.String("route", route),
+		slog.Int("status", status),
+		slog.Duration("duration", elapsed),
+		slog.Int64("bytes", res.bytes),
+	}
+	n := 5
+	if res.err != nil {
+		attrs[n] = slog.String("error", res.err.Error())
+		n++
+	}
+	s.cfg.Logger.LogAttrs(ctx, slog.LevelInfo, "http request", attrs[:n]...)
+	span.End()
+	if abort != nil {
+		panic(abort)
+	}
+}
+
+// recovered answers for a handler that panicked. It returns what to panic with
+// once the request is observed: when an answer had begun, only a broken
+// connection tells the client that it is not complete.
+func (s *Server) recovered(ctx context.Context, v any, res *response, r *http.Request) (abort any) {
+	if v == http.ErrAbortHandler { //nolint:errorlint // net/http compares the same way
+		return v
+	}
+	route := res.route
+	if route == "" {
+		route = unmatched
+	}
+	s.metrics.panicked(knownMethod(r.Method), route)
+	s.cfg.Logger.LogAttrs(ctx, slog.LevelError, "http handler panicked",
+		slog.String("method", knownMethod(r.Method)), slog.String("route", route),
+		slog.String("panic", fmt.Sprint(v)), slog.String("stack", string(debug.Stack())))
+	if res.status != 0 {
+		return http.ErrAbortHandler
+	}
+	res.fail(r, transport.Errorf(transport.Internal, "", "internal error").WithCause(errors.New("handler panicked")))
+	return nil
+}
+
+func (res *response) WriteHeader(status int) {
+	if res.status != 0 {
+		if !res.muted {
+			res.ResponseWriter.WriteHeader(status) // net/http reports the mistake
+		}
+		return
+	}
+	if status >= 100 && status < 200 && status != http.StatusSwitchingProtocols {
+		res.ResponseWriter.WriteHeader(status)
+		return
+	}
+	res.status = status
+	if res.routing && status >= 400 {
+		res.muted = true
+		return
+	}
+	if res.server.draining.Load() {
+		res.Header().Set("Connection", "close")
+	}
+	res.ResponseWriter.WriteHeader(status)
+}
+
+func (res *response) Write(p []byte) (int, error) {
+	if res.status == 0 {
+		res.WriteHeader(http.StatusOK)
+	}
+	if res.muted {
+		return len(p), nil
+	}
+	n, err := res.ResponseWriter.Write(p)
+	res.bytes += int64(n)
+	return n, err
+}
+
+// Unwrap serves http.ResponseController.
+func (res *response) Unwrap() http.ResponseWriter { return res.ResponseWriter }
+
+// Flush serves handlers that know http.Flusher only.
+func (res *response) Flush() {
+	if res.status == 0 {
+		res.WriteHeader(http.StatusOK)
+	}
+	_ = http.NewResponseController(res.ResponseWriter).Flush()
+}
+
+// Hijack serves handlers that know http.Hijacker only.
+func (res *response) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	nc, rw, err := http.NewResponseController(res.ResponseWriter).Hijack()
+	if err == nil && res.status == 0 {
+		res.status = http.StatusSwitchingProtocols
+	}
+	return nc, rw, err
+}
+
+// fail answers err as a problem document.
+func (res *response) fail(r *http.Request, err error) {
+	res.routing, res.muted = false, false
+	e := transport.AsError(err)
+	problem := e.Problem()
+	if problem.Status >= 500 {
+		res.err = err
+	}
+	problem.Instance = r.URL.EscapedPath()
+	problem.TraceID = res.traceID
+	header := res.Header()
+	for name, values := range e.Headers() {
+		header[name] = values
+	}
+	res.json(problem.Status, transport.ProblemType, problem)
+}
