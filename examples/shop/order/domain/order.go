@@ -93,6 +93,8 @@ type RuleError struct {
 	Pointer string
 	// Rule is a sentence a caller can be shown.
 	Rule string
+	// Reason is a word for programs where the rule has one: CUSTOMER_NOT_FOUND, PRODUCT_NOT_FOUND.
+	Reason string
 }
 
 func (e *RuleError) Error() string { return "order: " + e.Pointer + ": " + e.Rule }
