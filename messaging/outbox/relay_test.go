@@ -407,7 +407,8 @@ func TestStopWritesDownWhatWasSent(t *testing.T) {
 	})
 }
 
-// The following are exact about time, so they run in a bubble, on SQLite.
+// The following are exact about time, so they run in a bubble, on SQLite. A
+// short poll would make a virtual minute cost thousands of real statements.
 
 func inBubble(t *testing.T, run func(t *testing.T, db database)) {
 	t.Parallel()
@@ -492,7 +493,7 @@ func TestRetryAfterIsHonoured(t *testing.T) {
 			}
 			return nil
 		}}
-		box := newOutbox(t, db, b)
+		box := newOutbox(t, db, b, func(c *outbox.Config) { c.Poll = time.Hour })
 		publish(t, box, db, "orders", keyed("", "a")...)
 		stop := run(t, box, db)
 		defer stop()
@@ -514,7 +515,7 @@ func TestTakeoverAfterDeath(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		lease := func(c *outbox.Config) { c.Lease = 10 * time.Second }
+		lease := func(c *outbox.Config) { c.Lease, c.Poll = 10*time.Second, time.Second }
 		b := &broker{}
 		stop := run(t, newOutbox(t, db, b, lease), database{dying, db.dialect, db.url})
 		defer stop()
