@@ -129,10 +129,12 @@ func (p *Provider) Shutdown(ctx context.Context) error {
 		defer cancel()
 	}
 	p.once.Do(func() {
-		defer close(p.done)
-		if err := p.TracerProvider.Shutdown(ctx); err != nil {
-			p.err = fmt.Errorf("tracing: shut down: %w", err)
-		}
+		go func() { // apart from the caller, whom an exporter deaf to ctx must not hold
+			defer close(p.done)
+			if err := p.TracerProvider.Shutdown(ctx); err != nil {
+				p.err = fmt.Errorf("tracing: shut down: %w", err)
+			}
+		}()
 	})
 	select {
 	case <-p.done:
