@@ -47,8 +47,8 @@ type Instance struct {
 	Scheme   string            // how to talk to it ("http", "grpc"); empty when callers know
 	Version  string            // version of the program
 	Zone     string            // failure domain
-	Weight   uint32            // share of the calls against its peers; 0 means 1
-	Priority uint16            // lower is preferred
+	Weight   uint32            // share of the calls for who weighs them, round robin does not; 0 means 1
+	Priority uint16            // lower is preferred by who heeds it, round robin does not
 	Health   Health            // Passing unless told otherwise
 	Tags     []string          // free labels
 	Meta     map[string]string // free attributes

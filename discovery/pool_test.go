@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -305,34 +306,65 @@ func TestExcludeSendsTheNextAttemptElsewhere(t *testing.T) {
 		p := newPool(t, registry(t, at(1), at(2), at(3)), dial)
 		defer closePool(t, p)
 		synctest.Wait()
-		var wg sync.WaitGroup
-		for range 50 { // interleaved callers: round robin alone would repeat
-			wg.Go(func() {
-				ctx := discovery.WithExclude(t.Context())
-				tried := map[string]bool{}
-				for range 3 {
-					l, err := p.Pick(ctx, discovery.PickOptions{})
-					if err != nil {
-						t.Error(err)
-						return
-					}
-					tried[l.Instance().ID] = true
-					l.Done(errors.New("failed"))
-				}
-				if len(tried) != 3 {
-					t.Errorf("tried %v, want all three", tried)
-				}
-				// With everything tried, trying again beats giving up.
-				l, err := p.Pick(ctx, discovery.PickOptions{})
-				if err != nil {
-					t.Error(err)
-					return
-				}
-				l.Done(nil)
-			})
+		pick := func(ctx context.Context, o discovery.PickOptions) string {
+			t.Helper()
+			l, err := p.Pick(ctx, o)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer l.Done(nil)
+			return l.Instance().ID
 		}
-		wg.Wait()
+		ctx, set := discovery.WithExclude(t.Context()), new(discovery.ExcludeSet)
+		for name, call := range map[string]func() string{
+			"set in the context": func() string { return pick(ctx, discovery.PickOptions{}) },
+			"set in the options": func() string { return pick(t.Context(), discovery.PickOptions{Exclude: set}) },
+		} {
+			tried := map[string]bool{}
+			for range 3 {
+				tried[call()] = true
+				for range 2 { // others take their turn, so that round robin alone would repeat
+					pick(t.Context(), discovery.PickOptions{})
+				}
+			}
+			if len(tried) != 3 {
+				t.Errorf("%s: tried %v, want all three", name, tried)
+			}
+			if id := call(); !tried[id] { // with everything tried, trying again beats giving up
+				t.Errorf("%s: picked %q", name, id)
+			}
+		}
 	})
+}
+
+func TestCloseTellsWhatClosingSaid(t *testing.T) {
+	t.Parallel()
+	broken := errors.New("broken pipe")
+	synctest.Test(t, func(t *testing.T) {
+		p := newPool(t, registry(t, at(1)), func(ctx context.Context, in discovery.Instance) (*conn, func() error, error) {
+			return &conn{}, func() error { return broken }, nil
+		})
+		synctest.Wait()
+		for range 2 {
+			if err := p.Close(); !errors.Is(err, broken) || !strings.Contains(err.Error(), "order/127.0.0.1:1") {
+				t.Errorf("Close = %v", err)
+			}
+		}
+	})
+}
+
+func TestErrorTexts(t *testing.T) {
+	t.Parallel()
+	for want, err := range map[string]error{
+		"discovery: no instance":                                                          discovery.ErrNoInstance,
+		"discovery: pick order: no instance":                                              &discovery.NoInstanceError{Service: "order"},
+		"discovery: pick order: no instance is passing and reachable":                     &discovery.NoInstanceError{Service: "order", Known: 2},
+		"discovery: pick order: no instance is passing and reachable: connection refused": &discovery.NoInstanceError{Service: "order", Known: 2, Err: errors.New("connection refused")},
+	} {
+		if err.Error() != want {
+			t.Errorf("got %q, want %q", err, want)
+		}
+	}
 }
 
 func TestExcludeSet(t *testing.T) {

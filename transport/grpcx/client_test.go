@@ -15,6 +15,7 @@ import (
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 	"go.opentelemetry.io/otel/sdk/trace/tracetest"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/connectivity"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
@@ -332,6 +333,72 @@ func TestResolverWithoutAnswer(t *testing.T) {
 	})
 }
 
+// An idle connection stops following its service and starts again with the next
+// call.
+func TestIdleConnectionWakes(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var n network
+		_, stop := n.start(t, "10.0.0.1:80", grpcx.Config{}, &echo{say: same})
+		_, stopLate := n.start(t, "10.0.0.2:80", grpcx.Config{}, &echo{say: same})
+		reg, err := static.New(static.Config{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		r, err := reg.Register(t.Context(), discovery.Instance{Service: "echo", Addr: "10.0.0.1:80"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		cc, closeConn := n.client(t, grpcx.ClientConfig{Target: "armature:///echo", Resolver: reg, Options: []grpc.DialOption{grpc.WithIdleTimeout(time.Second)}})
+		if _, err := say(cc, t.Context(), ""); err != nil {
+			t.Fatal(err)
+		}
+		<-time.After(time.Minute)
+		if state := cc.GetState(); state != connectivity.Idle {
+			t.Fatalf("after a minute: %v", state)
+		}
+		if err := r.Update(t.Context(), discovery.Instance{Addr: "10.0.0.2:80"}); err != nil {
+			t.Fatal(err)
+		}
+		stop()
+		if got, err := say(cc, t.Context(), "awake"); err != nil || got != "awake" {
+			t.Errorf("after a pause: %q, %v", got, err)
+		}
+		closeConn()
+		stopLate()
+	})
+}
+
+// A real chain: the breaker opens on what the server says, and its rejection has
+// the shape of every other error.
+func TestRealPolicies(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		retry, err := resilience.NewRetry(resilience.RetryConfig{MaxAttempts: 3})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var calls atomic.Int32
+		cc, stop := pair(t, grpcx.Config{}, grpcx.ClientConfig{Policy: retry}, &echo{say: func(_ context.Context, in string) (string, error) {
+			calls.Add(1)
+			if in == "refuse" {
+				return "", errSoldOut
+			}
+			return "", transport.Errorf(transport.Unavailable, "BUSY", "busy")
+		}})
+		defer stop()
+		_, err = say(cc, t.Context(), "")
+		var exhausted *resilience.RetryError
+		if transport.CodeOf(err) != transport.Unavailable || !errors.As(err, &exhausted) || exhausted.Attempts != 3 || calls.Load() != 3 {
+			t.Errorf("%d calls, error %v", calls.Load(), err)
+		}
+		calls.Store(0)
+		if _, err := say(cc, t.Context(), "refuse"); !errors.Is(err, errSoldOut) || calls.Load() != 1 {
+			t.Errorf("a refusal: %d calls, error %v", calls.Load(), err)
+		}
+	})
+}
+
 func TestStreams(t *testing.T) {
 	t.Parallel()
 	var served context.Context
@@ -383,6 +450,9 @@ func TestStreams(t *testing.T) {
 	}
 	if _, ok := served.Deadline(); ok {
 		t.Error("a stream was given a deadline")
+	}
+	if _, err := good.Header(); err != nil {
+		t.Errorf("Header = %v", err)
 	}
 	if err := good.CloseSend(); err != nil {
 		t.Fatal(err)

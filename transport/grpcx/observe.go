@@ -103,11 +103,6 @@ func serverFault(code transport.Code) bool {
 
 func (s *Server) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (resp any, err error) {
 	ctx, c := s.begin(ctx, info.FullMethod)
-	defer func() {
-		if err != nil {
-			resp = nil
-		}
-	}()
 	defer c.end(ctx, &err)
 	if _, ok := ctx.Deadline(); !ok && s.cfg.Timeout > 0 {
 		var cancel context.CancelFunc

@@ -62,7 +62,6 @@ func (f *follower) update(ctx context.Context, cc resolver.ClientConn, snap disc
 	var missing *discovery.NoInstanceError
 	if len(state.Endpoints) == 0 {
 		missing = &discovery.NoInstanceError{Service: f.service, Known: len(snap.Instances), Err: snap.Err}
-		state.Endpoints = []resolver.Endpoint{} // nil would mean: look at Addresses
 	}
 	f.missing.Store(missing)
 	f.log.LogAttrs(ctx, slog.LevelInfo, "grpc instances", slog.String("service", f.service),
