@@ -369,8 +369,8 @@ func TestIdleConnectionWakes(t *testing.T) {
 	})
 }
 
-// A real chain: the breaker opens on what the server says, and its rejection has
-// the shape of every other error.
+// The policies judge what the server says, and their own verdicts have the shape of
+// every other error.
 func TestRealPolicies(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -378,8 +378,12 @@ func TestRealPolicies(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		breaker, err := resilience.NewBreaker(resilience.BreakerConfig{Name: "echo", Window: resilience.Consecutive(), Failures: 3})
+		if err != nil {
+			t.Fatal(err)
+		}
 		var calls atomic.Int32
-		cc, stop := pair(t, grpcx.Config{}, grpcx.ClientConfig{Policy: retry}, &echo{say: func(_ context.Context, in string) (string, error) {
+		cc, stop := pair(t, grpcx.Config{}, grpcx.ClientConfig{Policy: resilience.Chain(retry, breaker)}, &echo{say: func(_ context.Context, in string) (string, error) {
 			calls.Add(1)
 			if in == "refuse" {
 				return "", errSoldOut
@@ -387,14 +391,24 @@ func TestRealPolicies(t *testing.T) {
 			return "", transport.Errorf(transport.Unavailable, "BUSY", "busy")
 		}})
 		defer stop()
+		for range 5 { // refusals are answers: neither retried nor held against the server
+			calls.Store(0)
+			if _, err := say(cc, t.Context(), "refuse"); !errors.Is(err, errSoldOut) || calls.Load() != 1 {
+				t.Errorf("a refusal: %d calls, error %v", calls.Load(), err)
+			}
+		}
+		calls.Store(0)
 		_, err = say(cc, t.Context(), "")
 		var exhausted *resilience.RetryError
 		if transport.CodeOf(err) != transport.Unavailable || !errors.As(err, &exhausted) || exhausted.Attempts != 3 || calls.Load() != 3 {
 			t.Errorf("%d calls, error %v", calls.Load(), err)
 		}
-		calls.Store(0)
-		if _, err := say(cc, t.Context(), "refuse"); !errors.Is(err, errSoldOut) || calls.Load() != 1 {
-			t.Errorf("a refusal: %d calls, error %v", calls.Load(), err)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
+		defer cancel()
+		_, err = say(cc, ctx, "")
+		var e *transport.Error
+		if !errors.Is(err, resilience.ErrOpen) || !errors.As(err, &e) || e.Code != transport.Unavailable || !e.NotExecuted() || calls.Load() != 3 {
+			t.Errorf("with the breaker open: %d calls, error %#v", calls.Load(), err)
 		}
 	})
 }
