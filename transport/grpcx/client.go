@@ -53,7 +53,7 @@ type ClientConfig struct {
 
 // NewClient returns a connection that deals calls out in turn to all instances of
 // its target. It connects with the first call; the caller closes it. Errors of
-// calls are *transport.Error, or hold one.
+// calls are *transport.Error; those of the policy are their cause.
 func NewClient(cfg ClientConfig) (*grpc.ClientConn, error) {
 	follow, err := cfg.follower()
 	if err != nil {
@@ -131,7 +131,7 @@ func (c *client) unary(ctx context.Context, name string, req, reply any, cc *grp
 		call = c.middleware[i](call)
 	}
 	_, err := call(discovery.WithExclude(ctx), req)
-	err = typed(err)
+	err = verdict(err)
 	finishClient(span, err)
 	return err
 }

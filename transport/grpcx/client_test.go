@@ -413,6 +413,48 @@ func TestRealPolicies(t *testing.T) {
 	})
 }
 
+// A call whose first attempt may have had an effect did not "not execute", whatever
+// became of the others.
+func TestNotExecutedIsAboutAllAttempts(t *testing.T) {
+	t.Parallel()
+	for _, reached := range []bool{false, true} {
+		t.Run(fmt.Sprintf("reached=%v", reached), func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				retry, err := resilience.NewRetry(resilience.RetryConfig{MaxAttempts: 2})
+				if err != nil {
+					t.Fatal(err)
+				}
+				reg, err := static.New(static.Config{})
+				if err != nil {
+					t.Fatal(err)
+				}
+				var n network
+				var r *discovery.Registration
+				_, stop := n.start(t, "10.0.0.1:80", grpcx.Config{}, &echo{say: func(ctx context.Context, _ string) (string, error) {
+					if err := r.Drain(ctx, 0); err != nil {
+						t.Error(err)
+					}
+					return "", transport.Errorf(transport.Unavailable, "", "gone half-way")
+				}})
+				if reached {
+					if r, err = reg.Register(t.Context(), discovery.Instance{Service: "echo", Addr: "10.0.0.1:80"}); err != nil {
+						t.Fatal(err)
+					}
+				}
+				cc, closeConn := n.client(t, grpcx.ClientConfig{Target: "armature:///echo", Resolver: reg, Policy: retry})
+				_, err = say(cc, t.Context(), "")
+				var e *transport.Error
+				if !errors.As(err, &e) || e.NotExecuted() == reached || !errors.Is(err, discovery.ErrNoInstance) {
+					t.Errorf("error = %#v", err)
+				}
+				closeConn()
+				stop()
+			})
+		})
+	}
+}
+
 func TestStreams(t *testing.T) {
 	t.Parallel()
 	var served context.Context

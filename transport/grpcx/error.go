@@ -6,6 +6,7 @@ import (
 
 	"google.golang.org/grpc/status"
 
+	"github.com/armature-go/armature/resilience"
 	"github.com/armature-go/armature/transport"
 )
 
@@ -51,14 +52,24 @@ func (c *client) missing() error {
 	return nil
 }
 
-// typed keeps what holds a *transport.Error, such as a RetryError, and wraps what
-// does not, such as the rejection of a breaker.
-func typed(err error) error {
+// verdict makes a *transport.Error of what the policies returned. What it says is
+// about the whole call: a RetryError holds the errors of all attempts, and the last
+// one may have reached nobody while the first did.
+func verdict(err error) error {
 	if err == nil {
 		return nil
 	}
-	if _, ok := errors.AsType[*transport.Error](err); ok {
-		return err
+	if e, ok := err.(*transport.Error); ok {
+		return e
 	}
-	return transport.AsError(err)
+	last := err
+	if r, ok := errors.AsType[*resilience.RetryError](err); ok && len(r.Errs) > 0 {
+		last = r.Errs[len(r.Errs)-1]
+	}
+	e := transport.AsError(last).WithCause(err)
+	var n interface{ NotExecuted() bool }
+	if errors.As(err, &n) {
+		e.Details.NotExecuted = n.NotExecuted()
+	}
+	return e
 }
