@@ -95,6 +95,20 @@ func TestIDsStayAtTheTop(t *testing.T) {
 	}
 }
 
+func TestSiblingsShareNothing(t *testing.T) {
+	t.Parallel()
+	l, out := newLogger(t, logging.Config{})
+	for _, name := range []string{"a", "b", "c"} {
+		l = l.WithGroup(name)
+	}
+	x, y := l.WithGroup("x"), l.WithGroup("y")
+	x.Info("m", "n", 1)
+	_ = y
+	if !strings.Contains(out.String(), `"a":{"b":{"c":{"x":{"n":1}}}}`) {
+		t.Errorf("wrote %s", out)
+	}
+}
+
 func TestHandlerKeepsTheContractOfSlog(t *testing.T) {
 	t.Parallel()
 	var out bytes.Buffer

@@ -185,6 +185,39 @@ func TestBreakerAllowCountsOnce(t *testing.T) {
 	}
 }
 
+func TestBreakerTellsOneChangeAtATime(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var b *resilience.Breaker
+		var told []resilience.State
+		listening := 0
+		b = must(resilience.NewBreaker(resilience.BreakerConfig{
+			OnStateChange: func(c resilience.StateChange) {
+				if listening++; listening > 1 {
+					t.Error("told about a change while listening to another")
+				}
+				if len(told) == 0 {
+					b.Reset() // a change from within
+				}
+				time.Sleep(time.Second) // and others meanwhile
+				told = append(told, c.To)
+				listening--
+			},
+		}))
+		var wg sync.WaitGroup
+		wg.Go(func() { b.Trip(time.Hour) })
+		synctest.Wait()
+		wg.Go(func() { b.Trip(time.Hour) })
+		synctest.Wait()
+		wg.Go(b.Reset)
+		wg.Wait()
+		want := []resilience.State{resilience.Open, resilience.Closed, resilience.Open, resilience.Closed}
+		if !slices.Equal(told, want) {
+			t.Errorf("told %v, want %v", told, want)
+		}
+	})
+}
+
 func TestBreakerSurvivesABadOpenFor(t *testing.T) {
 	t.Parallel()
 	for name, openFor := range map[string]func(int, error) time.Duration{
@@ -256,6 +289,8 @@ func TestClassify(t *testing.T) {
 		{"deadline passed", late, errDown, resilience.Failure},
 		{"bulkhead further in", t.Context(), &resilience.FullError{}, resilience.Neutral},
 		{"breaker further in", t.Context(), &resilience.OpenError{}, resilience.Neutral},
+		{"retried further in, all rejected", t.Context(), &resilience.RetryError{Errs: []error{&resilience.FullError{}, &resilience.OpenError{}}}, resilience.Neutral},
+		{"retried further in, one failed", t.Context(), &resilience.RetryError{Errs: []error{errDown, &resilience.OpenError{}}}, resilience.Failure},
 		{"not found", t.Context(), fmt.Errorf("get: %w", coded(404)), resilience.Success},
 		{"too many requests", t.Context(), coded(429), resilience.Failure},
 		{"request timeout", t.Context(), coded(408), resilience.Failure},

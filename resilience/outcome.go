@@ -42,7 +42,8 @@ type Classifier func(ctx context.Context, err error) Outcome
 //
 //   - The caller cancelled ctx: Neutral, whatever the error says, because drivers
 //     turn context errors into strings. A deadline that passed is a Failure.
-//   - A rejection by a policy further in ([ErrOpen], [ErrFull]): Neutral.
+//   - A rejection by a policy further in ([ErrOpen], [ErrFull]): Neutral, unless
+//     another attempt of the same call got through and failed.
 //   - An error with StatusCode() in the range 400 to 499: Success, the callee is
 //     well and the request was not. 408, 429 and 499 stay failures.
 //   - Everything else: Failure.
@@ -52,7 +53,7 @@ func Classify(ctx context.Context, err error) Outcome {
 		return Success
 	case errors.Is(ctx.Err(), context.Canceled):
 		return Neutral
-	case errors.Is(err, ErrOpen), errors.Is(err, ErrFull):
+	case notExecuted(err) && (errors.Is(err, ErrOpen) || errors.Is(err, ErrFull)):
 		return Neutral
 	}
 	var coded interface{ StatusCode() int }
