@@ -53,6 +53,8 @@ type Subscription struct {
 	idle     chan struct{} // closed when draining and the last worker ended
 	paused   bool
 	draining bool
+	stopped  bool       // draining, and nothing can be delivered to us any more
+	waiting  []returned // to be given back when stopped
 	stats    Stats
 	err      error
 }
@@ -469,8 +471,15 @@ func (s *Subscription) dropLocked(it *item) {
 	s.wakeReceiver()
 }
 
-// giveBack settles items in the order they were received.
+// giveBack settles items in the order they were received. While a drain has not yet stopped the consumer they have to wait:
+// the broker would deliver them to us again, behind those that are still to be given back.
 func (s *Subscription) giveBack(back []returned) {
+	s.mu.Lock()
+	if s.draining && !s.stopped {
+		s.waiting = append(s.waiting, back...)
+		back = nil
+	}
+	s.mu.Unlock()
 	slices.SortFunc(back, func(a, b returned) int {
 		if a.it.order < b.it.order {
 			return -1
@@ -580,7 +589,8 @@ func (s *Subscription) drain() {
 	rest, stopErr := s.c.Stop(ctx)
 	s.admit(rest) // starts nothing, but keeps the order of each key
 	s.mu.Lock()
-	var back []returned
+	s.stopped = true
+	back := s.waiting
 	lanes := map[*lane]struct{}{}
 	for it := range s.held {
 		lanes[it.lane] = struct{}{}

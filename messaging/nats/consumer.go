@@ -280,6 +280,12 @@ func (c *consumer) Stop(ctx context.Context) ([]*messaging.Received, error) {
 			err = ctx.Err()
 		}
 	}
+	if err == nil {
+		// The server still holds the pull request of the subscription that is gone. When it meets that request with a
+		// message that was given back, it puts the message behind the others. Asking for the consumer's state makes it
+		// look for such requests first.
+		_, err = c.d.js.Consumer(ctx, assetName(c.topic), assetName(c.group))
+	}
 	if c.d.nc.IsClosed() {
 		err = nil // nothing can be on its way
 	}

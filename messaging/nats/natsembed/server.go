@@ -14,6 +14,7 @@ import (
 
 	natsserver "github.com/nats-io/nats-server/v2/server"
 	natsgo "github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/armature-go/armature/messaging"
@@ -151,10 +152,70 @@ func (s *Server) start(ctx context.Context, options *natsserver.Options, cfg Con
 		MaxAge: cfg.MaxAge, Duplicates: cfg.Duplicates, Lease: cfg.Lease, Window: cfg.Window,
 		Source: cfg.Source, Logger: cfg.Logger, TracerProvider: cfg.TracerProvider, Middleware: cfg.Middleware,
 	})
+	if err == nil {
+		err = expireLeases(ctx, nc)
+	}
 	if err != nil {
 		nc.Close()
 	}
 	return err
+}
+
+// expireLeases makes every unacknowledged message due at once. Whoever held them ended with the server before this one;
+// without this they would come when their leases lapse, after newer messages of the same keys.
+func expireLeases(ctx context.Context, nc *natsgo.Conn) error {
+	js, err := jetstream.New(nc)
+	if err != nil {
+		return fmt.Errorf("natsembed: open: %w", err)
+	}
+	type held struct {
+		stream string
+		cfg    jetstream.ConsumerConfig
+	}
+	var all []held
+	streams := js.ListStreams(ctx)
+	for info := range streams.Info() {
+		stream, err := js.Stream(ctx, info.Config.Name)
+		if err != nil {
+			return fmt.Errorf("natsembed: open: stream %q: %w", info.Config.Name, err)
+		}
+		consumers := stream.ListConsumers(ctx)
+		for c := range consumers.Info() {
+			if c.NumAckPending > 0 {
+				all = append(all, held{info.Config.Name, c.Config})
+			}
+		}
+		if err := consumers.Err(); err != nil {
+			return fmt.Errorf("natsembed: open: consumers of %q: %w", info.Config.Name, err)
+		}
+	}
+	if err := streams.Err(); err != nil {
+		return fmt.Errorf("natsembed: open: list streams: %w", err)
+	}
+	if len(all) == 0 {
+		return nil
+	}
+	// A shorter lease makes the server look at them after 100 ms.
+	setLease := func(short time.Duration) error {
+		for _, h := range all {
+			if short > 0 {
+				h.cfg.AckWait = short
+			}
+			if _, err := js.UpdateConsumer(ctx, h.stream, h.cfg); err != nil {
+				return fmt.Errorf("natsembed: open: consumer %q of %q: %w", h.cfg.Durable, h.stream, err)
+			}
+		}
+		return nil
+	}
+	if err := setLease(10 * time.Millisecond); err != nil {
+		return err
+	}
+	select {
+	case <-time.After(300 * time.Millisecond):
+	case <-ctx.Done():
+		return fmt.Errorf("natsembed: open: %w", ctx.Err())
+	}
+	return setLease(0)
 }
 
 func listen(addr string) (host string, port int, err error) {
