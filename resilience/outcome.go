@@ -53,7 +53,7 @@ func Classify(ctx context.Context, err error) Outcome {
 		return Success
 	case errors.Is(ctx.Err(), context.Canceled):
 		return Neutral
-	case notExecuted(err) && (errors.Is(err, ErrOpen) || errors.Is(err, ErrFull)):
+	case (errors.Is(err, ErrOpen) || errors.Is(err, ErrFull)) && !executed(err):
 		return Neutral
 	}
 	var coded interface{ StatusCode() int }
@@ -76,6 +76,13 @@ func Classify(ctx context.Context, err error) Outcome {
 func notExecuted(err error) bool {
 	var e interface{ NotExecuted() bool }
 	return errors.As(err, &e) && e.NotExecuted()
+}
+
+// executed reports whether err says that the callee was reached, as the error of
+// several attempts may; it is not the opposite of notExecuted.
+func executed(err error) bool {
+	var e interface{ NotExecuted() bool }
+	return errors.As(err, &e) && !e.NotExecuted()
 }
 
 func retryAfter(err error) (time.Duration, bool) {

