@@ -541,6 +541,32 @@ func TestTakeoverAfterDeath(t *testing.T) {
 	})
 }
 
+// The thief's lease is seen at the next renewal, long before our own would end.
+func TestLostLeaseIsSeenAtTheNextRenewal(t *testing.T) {
+	inBubble(t, func(t *testing.T, db database) {
+		var stolen time.Time
+		cut := make(chan time.Duration, 1)
+		b := &broker{before: func(ctx context.Context, _ []*messaging.Message) error {
+			<-ctx.Done()
+			cut <- time.Since(stolen)
+			return ctx.Err()
+		}}
+		box := newOutbox(t, db, b, func(c *outbox.Config) { c.Lease, c.Poll = 30*time.Second, time.Second })
+		publish(t, box, db, "orders", keyed("", "a")...)
+		stop := run(t, box, db)
+		defer stop()
+		time.Sleep(5 * time.Minute)
+		synctest.Wait()
+		stolen = time.Now()
+		if _, err := db.ExecContext(t.Context(), "UPDATE armature_outbox_lease SET owner = 'thief', epoch = epoch + 1, expires_at = 9000000000000000"); err != nil {
+			t.Fatal(err)
+		}
+		if took := <-cut; took > 10*time.Second {
+			t.Errorf("sent on for %v after the lease was lost, want at most a third of its 30s", took)
+		}
+	})
+}
+
 // A publisher that ignores everything but its context cannot hold Run back for ever.
 func TestStopIsBounded(t *testing.T) {
 	inBubble(t, func(t *testing.T, db database) {
