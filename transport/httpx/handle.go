@@ -280,6 +280,10 @@ var buffers = sync.Pool{New: func() any { return new(bytes.Buffer) }}
 // maxPooled keeps one huge answer from staying in memory for good.
 const maxPooled = 64 << 10
 
+// writeTimeout bounds how long a client may take to read an answer that is in
+// memory already.
+const writeTimeout = 30 * time.Second
+
 // json encodes before it writes, so an encoding error leaves the answer open.
 func (res *response) json(status int, contentType string, value any) error {
 	buf := buffers.Get().(*bytes.Buffer)
@@ -298,6 +302,8 @@ func (res *response) json(status int, contentType string, value any) error {
 	}
 	header.Set("X-Content-Type-Options", "nosniff")
 	header.Set("Content-Length", strconv.Itoa(buf.Len()))
+	// Not every ResponseWriter has deadlines; those of net/http do.
+	_ = http.NewResponseController(res.ResponseWriter).SetWriteDeadline(time.Now().Add(writeTimeout))
 	res.WriteHeader(status)
 	_, _ = res.Write(buf.Bytes()) // a client that left is not our failure
 	return nil

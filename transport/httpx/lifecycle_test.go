@@ -245,6 +245,50 @@ func TestShutdownAnswersWhatWasRead(t *testing.T) {
 	}
 }
 
+// net/http reads one byte ahead while a handler runs. That byte is the beginning
+// of a request, too.
+func TestShutdownAnswersWhatWasReadAhead(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := newServer(t, httpx.Config{})
+		release := make(chan struct{})
+		httpx.Handle(s, "GET /wait", func(context.Context, struct{}) (string, error) { <-release; return "done", nil })
+		l := newPipes()
+		served := make(chan error, 1)
+		go func() { served <- s.ServeListener(l) }()
+		c := l.dial()
+		defer c.Close()
+		const text = "GET /wait HTTP/1.1\r\nHost: x\r\n\r\n"
+		for _, part := range []string{text, text[:1]} { // the second is read while the handler runs
+			if _, err := io.WriteString(c, part); err != nil {
+				t.Fatal(err)
+			}
+		}
+		close(release)
+		r := bufio.NewReader(c)
+		for i := range 2 {
+			resp, err := http.ReadResponse(r, nil)
+			if err != nil {
+				t.Fatalf("answer %d: %v", i, err)
+			}
+			if body, err := io.ReadAll(resp.Body); err != nil || strings.TrimSpace(string(body)) != `"done"` {
+				t.Fatalf("answer %d: %q, %v", i, body, err)
+			}
+			if i == 0 {
+				synctest.Wait() // the connection waits for the rest of the second request
+				go s.Shutdown(t.Context())
+				time.Sleep(time.Second)
+				if _, err := io.WriteString(c, text[1:]); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		if err := <-served; err != nil {
+			t.Errorf("Serve: %v", err)
+		}
+	})
+}
+
 func TestShutdownIsBounded(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -294,6 +338,47 @@ func TestSlowClients(t *testing.T) {
 			t.Errorf("a body that never ends: %s", resp.Status)
 		}
 		resp.Body.Close()
+		if err := s.Shutdown(t.Context()); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// A client that does not read its answer must not hold the server for ever, and
+// a stream on the same server may take as long as it likes.
+func TestSlowReaders(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := newServer(t, httpx.Config{})
+		httpx.Handle(s, "GET /big", func(context.Context, struct{}) (string, error) { return strings.Repeat("x", 1<<20), nil })
+		s.Mount("GET /stream", http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			time.Sleep(time.Hour)
+			io.WriteString(w, "late")
+		}))
+		l := newPipes()
+		go s.ServeListener(l)
+		slow, stream := l.dial(), l.dial()
+		defer slow.Close()
+		defer stream.Close()
+		io.WriteString(slow, "GET /big HTTP/1.1\r\nHost: x\r\n\r\n")
+		// A 404 first: it leaves its write deadline on the connection.
+		io.WriteString(stream, "GET /none HTTP/1.1\r\nHost: x\r\n\r\n")
+		r := bufio.NewReader(stream)
+		for i, want := range []string{`"ROUTE_NOT_FOUND"`, "late"} {
+			if i == 1 {
+				io.WriteString(stream, "GET /stream HTTP/1.1\r\nHost: x\r\n\r\n")
+			}
+			resp, err := http.ReadResponse(r, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if body, err := io.ReadAll(resp.Body); err != nil || !strings.Contains(string(body), want) {
+				t.Errorf("body %q: %v", body, err)
+			}
+		}
+		if n, err := io.Copy(io.Discard, slow); err != nil || n > 1<<20 {
+			t.Errorf("an hour later the slow reader still got %d bytes: %v", n, err)
+		}
 		if err := s.Shutdown(t.Context()); err != nil {
 			t.Error(err)
 		}
