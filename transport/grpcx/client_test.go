@@ -413,6 +413,37 @@ func TestRealPolicies(t *testing.T) {
 	})
 }
 
+// What an instance said before it left is its word, not the registry's.
+func TestAnswerOfALeavingInstanceIsKept(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		reg, err := static.New(static.Config{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		r, err := reg.Register(t.Context(), discovery.Instance{Service: "echo", Addr: "10.0.0.1:80"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var n network
+		_, stop := n.start(t, "10.0.0.1:80", grpcx.Config{}, &echo{say: func(ctx context.Context, _ string) (string, error) {
+			if err := r.Drain(ctx, 0); err != nil {
+				t.Error(err)
+			}
+			<-time.After(time.Second) // long enough for every client to hear of it
+			return "", transport.Errorf(transport.Unavailable, "HALF_WAY", "gone half-way")
+		}})
+		cc, closeConn := n.client(t, grpcx.ClientConfig{Target: "armature:///echo", Resolver: reg})
+		_, err = say(cc, t.Context(), "")
+		var e *transport.Error
+		if !errors.As(err, &e) || e.Reason != "HALF_WAY" || e.NotExecuted() || errors.Is(err, discovery.ErrNoInstance) {
+			t.Errorf("error = %#v", err)
+		}
+		closeConn()
+		stop()
+	})
+}
+
 // A call whose first attempt may have had an effect did not "not execute", whatever
 // became of the others.
 func TestNotExecutedIsAboutAllAttempts(t *testing.T) {
