@@ -104,13 +104,13 @@ func TestEachWorkerHasEndedBeforeTheNextIsTold(t *testing.T) {
 			j.add("consumer ended")
 			return nil
 		})
-		run(t, svc, func(stop func()) { stop() })
+		running(t, svc, func(stop func()) { stop() })
 		j.want(t, "3s consumer ended", "3s store told")
 	})
 }
 
-// run starts svc, calls body once it is ready and returns what Run returned.
-func run(t *testing.T, svc *armature.Service, body func(stop func())) error {
+// running starts svc, calls body once it is ready and returns what Run returned.
+func running(t *testing.T, svc *armature.Service, body func(stop func())) error {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
@@ -137,7 +137,7 @@ func TestReadinessWaitsForTheChecks(t *testing.T) {
 			}
 			return nil
 		})
-		if err := run(t, svc, func(stop func()) { j.add("ready"); stop() }); err != nil {
+		if err := running(t, svc, func(stop func()) { j.add("ready"); stop() }); err != nil {
 			t.Error(err)
 		}
 		j.want(t, "2s ready")
@@ -184,7 +184,7 @@ func TestStartFails(t *testing.T) {
 				svc := bare(t, func(c *armature.Config) { c.DrainDelay = time.Hour })
 				tt.setup(svc)
 				svc.OnStop("database", j.hook("database closed", nil))
-				err := run(t, svc, func(func()) { t.Error("ready") })
+				err := running(t, svc, func(func()) { t.Error("ready") })
 				for _, want := range tt.want {
 					if err == nil || !strings.Contains(err.Error(), want) {
 						t.Errorf("Run = %v, want it to contain %q", err, want)
@@ -256,7 +256,7 @@ func TestStopIsBounded(t *testing.T) {
 		svc.Worker("polite", j.until("polite ended"))
 		svc.Worker("deaf", func(context.Context) error { <-release; return nil })
 		svc.OnStop("database", j.hook("database closed", nil))
-		err := run(t, svc, func(stop func()) { stop() })
+		err := running(t, svc, func(stop func()) { stop() })
 		if !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "stop worker deaf: still running") {
 			t.Errorf("Run = %v, want it to name the worker that did not end", err)
 		}
@@ -278,7 +278,7 @@ func TestHooksAllRun(t *testing.T) {
 		svc.OnStop("a", j.hook("a", one))
 		svc.OnStop("b", func(context.Context) error { panic("b") })
 		svc.OnStop("c", j.hook("c", two))
-		err := run(t, svc, func(stop func()) { stop() })
+		err := running(t, svc, func(stop func()) { stop() })
 		if !errors.Is(err, one) || !errors.Is(err, two) || !strings.Contains(err.Error(), "hook b: panic: b") {
 			t.Errorf("Run = %v, want all three", err)
 		}
@@ -290,7 +290,7 @@ func TestRunOnce(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		svc := bare(t)
-		if err := run(t, svc, func(stop func()) { stop() }); err != nil {
+		if err := running(t, svc, func(stop func()) { stop() }); err != nil {
 			t.Error(err)
 		}
 		if err := svc.Run(t.Context()); !errors.Is(err, armature.ErrAlreadyRun) {
@@ -324,7 +324,7 @@ func TestClose(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			j := newJournal()
 			svc := bare(t, func(c *armature.Config) { c.DrainDelay = 2 * time.Second })
-			err := run(t, svc, func(func()) {
+			err := running(t, svc, func(func()) {
 				hasty, cancel := context.WithTimeout(t.Context(), time.Second)
 				defer cancel()
 				if err := svc.Close(hasty); !errors.Is(err, context.DeadlineExceeded) {

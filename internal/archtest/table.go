@@ -64,7 +64,7 @@ func Table() []Rule {
 
 		library("messaging", []string{"flow"}, otelAPI, otelSDK, grpcServer, prometheus, brokers),
 		library("messaging/memory", []string{"flow", "messaging"}, otelAPI, otelSDK, grpcServer, prometheus, brokers),
-		library("messaging/messagingtest", []string{"flow", "messaging"}, slices.Concat(otelAPI, []string{"github.com/google/go-cmp/..."}), grpcServer, brokers),
+		library("messaging/messagingtest", []string{"flow", "messaging"}, slices.Concat(otelAPI, otelSDK, []string{"github.com/google/go-cmp/..."}), grpcServer, brokers),
 		library("messaging/nats", []string{"flow", "messaging"}, slices.Concat(otelAPI, natsClient), otelSDK, grpcServer, prometheus, natsServer),
 		library("messaging/nats/natsembed", []string{"flow", "messaging", "messaging/nats"}, slices.Concat(otelAPI, natsClient, natsServer), otelSDK, grpcServer, prometheus),
 		library("messaging/outbox", slices.Concat([]string{"flow", "messaging"}, internalSQL), otelAPI, otelSDK, grpcServer, prometheus, brokers),
