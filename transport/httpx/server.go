@@ -144,11 +144,7 @@ func (s *Server) Mount(pattern string, h http.Handler) {
 	if h == nil {
 		panic("httpx: mount " + pattern + ": the handler is nil")
 	}
-	s.mux.Handle(pattern, routed{parsePattern(pattern).path, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		// An earlier request on this connection may have left a deadline behind.
-		_ = http.NewResponseController(w).SetWriteDeadline(time.Time{})
-		h.ServeHTTP(w, r)
-	})})
+	s.mux.Handle(pattern, routed{parsePattern(pattern).path, h})
 }
 
 // Listen binds the address, so that Addr is true and connections queue up until
