@@ -15,7 +15,6 @@ package gateway
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"net/http"
 	"net/netip"
@@ -77,7 +76,7 @@ func New(ctx context.Context, cfg Config) (_ *armature.Service, err error) {
 	}
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, svc.Close(context.WithoutCancel(ctx)))
+			err = platform.Abandon(ctx, svc, err)
 		}
 	}()
 	g := &gateway{svc: svc}

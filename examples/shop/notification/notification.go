@@ -11,7 +11,6 @@ package notification
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"time"
@@ -44,7 +43,7 @@ func New(ctx context.Context, cfg platform.Config) (_ *armature.Service, err err
 	}
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, svc.Close(context.WithoutCancel(ctx)))
+			err = platform.Abandon(ctx, svc, err)
 		}
 	}()
 	users, err := svc.Dial("user", armature.WithIntercept(cfg.Intercept...))
@@ -55,6 +54,7 @@ func New(ctx context.Context, cfg platform.Config) (_ *armature.Service, err err
 	if err != nil {
 		return nil, err
 	}
+	svc.OnStop("mail server", func(context.Context) error { mailer.Close(); return nil })
 	db, err := platform.OpenStore(ctx, svc, cfg, "notification", infra.Schema())
 	if err != nil {
 		return nil, err

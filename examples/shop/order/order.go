@@ -12,7 +12,6 @@ package order
 
 import (
 	"context"
-	"errors"
 
 	"google.golang.org/grpc"
 
@@ -34,7 +33,7 @@ func New(ctx context.Context, cfg platform.Config) (_ *armature.Service, err err
 	}
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, svc.Close(context.WithoutCancel(ctx)))
+			err = platform.Abandon(ctx, svc, err)
 		}
 	}()
 	neighbours := map[string]*grpc.ClientConn{}

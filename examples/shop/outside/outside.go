@@ -81,7 +81,11 @@ func newPolicy(name string) (resilience.Policy, error) {
 	if err != nil {
 		return nil, err
 	}
-	breaker, err := resilience.NewBreaker(resilience.BreakerConfig{Name: name, Classify: classify})
+	// Strangers fail more often than neighbours and are back sooner than they say: opened late, asked again early.
+	breaker, err := resilience.NewBreaker(resilience.BreakerConfig{
+		Name: name, Classify: classify, FailureRate: 0.8, Probes: 1,
+		OpenFor: resilience.OpenBackoff(500*time.Millisecond, 5*time.Second),
+	})
 	if err != nil {
 		return nil, err
 	}

@@ -6,13 +6,12 @@
 //	}
 //	return svc.Run(ctx)
 //
-// It answers UNAVAILABLE while the card processor does not answer and keeps what it intended, so that a repeat with the
+// It answers ABORTED with reason OUTCOME_UNKNOWN while the card processor does not answer and keeps what it intended, so that a repeat with the
 // same key goes on from there.
 package payment
 
 import (
 	"context"
-	"errors"
 
 	"github.com/armature-go/armature"
 	"github.com/armature-go/armature/examples/shop/payment/api"
@@ -31,13 +30,14 @@ func New(ctx context.Context, cfg platform.Config) (_ *armature.Service, err err
 	}
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, svc.Close(context.WithoutCancel(ctx)))
+			err = platform.Abandon(ctx, svc, err)
 		}
 	}()
 	processor, err := infra.NewProcessor(cfg.CardURL, svc.TracerProvider)
 	if err != nil {
 		return nil, err
 	}
+	svc.OnStop("card processor", func(context.Context) error { processor.Close(); return nil })
 	db, err := platform.OpenStore(ctx, svc, cfg, "payment", infra.Schema())
 	if err != nil {
 		return nil, err

@@ -6,13 +6,12 @@
 //	}
 //	return svc.Run(ctx)
 //
-// It answers UNAVAILABLE while the carrier does not answer and keeps what it intended, so that a repeat with the same key
+// It answers ABORTED with reason OUTCOME_UNKNOWN while the carrier does not answer and keeps what it intended, so that a repeat with the same key
 // goes on from there.
 package shipping
 
 import (
 	"context"
-	"errors"
 
 	"github.com/armature-go/armature"
 	"github.com/armature-go/armature/examples/shop/platform"
@@ -31,13 +30,14 @@ func New(ctx context.Context, cfg platform.Config) (_ *armature.Service, err err
 	}
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, svc.Close(context.WithoutCancel(ctx)))
+			err = platform.Abandon(ctx, svc, err)
 		}
 	}()
 	carrier, err := infra.NewCarrier(cfg.CarrierURL, svc.TracerProvider)
 	if err != nil {
 		return nil, err
 	}
+	svc.OnStop("carrier", func(context.Context) error { carrier.Close(); return nil })
 	db, err := platform.OpenStore(ctx, svc, cfg, "shipping", infra.Schema())
 	if err != nil {
 		return nil, err

@@ -44,7 +44,8 @@ func (d *Directory) Email(ctx context.Context, customerID string) (string, error
 
 // Mailer is an app.Mailer over HTTP. It is safe for concurrent use.
 type Mailer struct {
-	send transport.Func[mailRequest, receipt]
+	client *outside.Client
+	send   transport.Func[mailRequest, receipt]
 }
 
 var _ app.Mailer = (*Mailer)(nil)
@@ -69,8 +70,11 @@ func NewMailer(url string, spans trace.TracerProvider) (*Mailer, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Mailer{send: send}, nil
+	return &Mailer{client: client, send: send}, nil
 }
+
+// Close gives idle connections back.
+func (m *Mailer) Close() { m.client.Close() }
 
 // Send is described by app.Mailer.
 func (m *Mailer) Send(ctx context.Context, key, to string, n domain.Notification) error {

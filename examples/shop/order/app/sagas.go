@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"time"
 
 	"github.com/armature-go/armature/saga"
 )
@@ -69,11 +70,13 @@ func NewSagas(ledger Ledger, inventory Inventory, payments Payments, shipping Sh
 	// The order was stored by whoever started the saga.
 	already := func(context.Context, *sql.Tx, *Request) error { return nil }
 
+	// Some twenty seconds: a neighbour that restarts, or a company outside that is away for a moment, costs no order.
+	patience := saga.Backoff{Max: 2 * time.Second, Attempts: 15}
 	place, err := saga.Define("place-order", 1,
 		saga.LocalStep("accept", already).UndoTx(local(ledger.Cancel)),
-		saga.Step("reserve", step(inventory.Reserve)).Undo(undo(inventory.Release)),
-		saga.Step("charge", step(payments.Charge)).Undo(undo(payments.Refund)),
-		saga.Step("ship", step(shipping.Create)).Undo(undo(shipping.Cancel)).Pivot(),
+		saga.Step("reserve", step(inventory.Reserve)).Undo(undo(inventory.Release)).Retry(patience),
+		saga.Step("charge", step(payments.Charge)).Undo(undo(payments.Refund)).Retry(patience),
+		saga.Step("ship", step(shipping.Create)).Undo(undo(shipping.Cancel)).Retry(patience).Pivot(),
 		saga.LocalStep("confirm", local(ledger.Confirm)),
 	)
 	if err != nil {

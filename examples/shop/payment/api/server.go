@@ -2,8 +2,8 @@
 //
 //	paymentv1.RegisterPaymentServiceServer(svc.GRPC, api.New(payments, svc.Logger))
 //
-// Refusals are FAILED_PRECONDITION, unknown outcomes UNAVAILABLE (repeat with the same key), charges that were undone
-// before they came ABORTED.
+// Refusals are FAILED_PRECONDITION, unknown outcomes ABORTED with reason OUTCOME_UNKNOWN (repeat with the same key), charges that were undone
+// before they came ABORTED with reason UNDONE.
 package api
 
 import (
@@ -112,7 +112,8 @@ func failure(err error) error {
 	case errors.Is(err, app.ErrNotFound):
 		return transport.Errorf(transport.NotFound, "PAYMENT_NOT_FOUND", "the order has no payment").WithCause(err)
 	case errors.Is(err, app.ErrUnknown):
-		return transport.Errorf(transport.Unavailable, "OUTCOME_UNKNOWN", "the card processor did not answer").WithCause(err)
+		// Not UNAVAILABLE: this service is well, and callers' breakers need not open.
+		return transport.Errorf(transport.Aborted, "OUTCOME_UNKNOWN", "the card processor did not answer").WithCause(err)
 	}
 	return err
 }

@@ -15,6 +15,7 @@ import (
 
 // Processor is an app.Processor over HTTP. It is safe for concurrent use.
 type Processor struct {
+	client *outside.Client
 	charge transport.Func[chargeRequest, effect]
 	refund transport.Func[refundRequest, effect]
 }
@@ -45,7 +46,7 @@ func NewProcessor(url string, spans trace.TracerProvider) (*Processor, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &Processor{}
+	p := &Processor{client: client}
 	if p.charge, err = outside.Post[chargeRequest, effect](client, "/charges"); err != nil {
 		return nil, err
 	}
@@ -54,6 +55,9 @@ func NewProcessor(url string, spans trace.TracerProvider) (*Processor, error) {
 	}
 	return p, nil
 }
+
+// Close gives idle connections back.
+func (c *Processor) Close() { c.client.Close() }
 
 // Charge is described by app.Processor.
 func (c *Processor) Charge(ctx context.Context, key string, p domain.Payment) (string, error) {

@@ -2,8 +2,8 @@
 //
 //	shippingv1.RegisterShippingServiceServer(svc.GRPC, api.New(shipments, svc.Logger))
 //
-// Refusals are FAILED_PRECONDITION, unknown outcomes UNAVAILABLE (repeat with the same key), bookings that were undone
-// before they came ABORTED. Addresses are never logged.
+// Refusals are FAILED_PRECONDITION, unknown outcomes ABORTED with reason OUTCOME_UNKNOWN (repeat with the same key), bookings that were undone
+// before they came ABORTED with reason UNDONE. Addresses are never logged.
 package api
 
 import (
@@ -113,7 +113,8 @@ func failure(err error) error {
 	case errors.Is(err, app.ErrNotFound):
 		return transport.Errorf(transport.NotFound, "SHIPMENT_NOT_FOUND", "the order has no shipment").WithCause(err)
 	case errors.Is(err, app.ErrUnknown):
-		return transport.Errorf(transport.Unavailable, "OUTCOME_UNKNOWN", "the carrier did not answer").WithCause(err)
+		// Not UNAVAILABLE: this service is well, and callers' breakers need not open.
+		return transport.Errorf(transport.Aborted, "OUTCOME_UNKNOWN", "the carrier did not answer").WithCause(err)
 	}
 	return err
 }

@@ -15,6 +15,7 @@ import (
 
 // Carrier is an app.Carrier over HTTP. It is safe for concurrent use.
 type Carrier struct {
+	client *outside.Client
 	book   transport.Func[bookRequest, booking]
 	cancel transport.Func[cancelRequest, booking]
 }
@@ -50,7 +51,7 @@ func NewCarrier(url string, spans trace.TracerProvider) (*Carrier, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &Carrier{}
+	c := &Carrier{client: client}
 	if c.book, err = outside.Post[bookRequest, booking](client, "/shipments"); err != nil {
 		return nil, err
 	}
@@ -59,6 +60,9 @@ func NewCarrier(url string, spans trace.TracerProvider) (*Carrier, error) {
 	}
 	return c, nil
 }
+
+// Close gives idle connections back.
+func (c *Carrier) Close() { c.client.Close() }
 
 // Book is described by app.Carrier.
 func (c *Carrier) Book(ctx context.Context, key string, s domain.Shipment) (string, error) {
