@@ -58,9 +58,7 @@ func deadLetter(m *Message, topic, group string, attempts int, fs []Failure, sta
 	if m.Header == nil {
 		m.Header = Header{}
 	}
-	if len(fs) > keptFailures {
-		fs = append(fs[:1:1], fs[len(fs)-keptFailures+1:]...)
-	}
+	stripDead(m.Header)
 	list, _ := json.Marshal(fs) // strings, ints and times always encode
 	host, _ := os.Hostname()
 	h := m.Header

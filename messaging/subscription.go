@@ -267,6 +267,10 @@ func (s *Subscription) attempt(it *item) outcome {
 	if it.dead {
 		return s.bury(it)
 	}
+	if g := it.r.Message.Header[HeaderRedriveGroup]; g != "" && g != s.group {
+		s.settle(it, Settlement{Verdict: Ack})
+		return outcome{gone: true}
+	}
 	if it.r.Err != nil {
 		it.fail(it.r.Err, 0)
 		it.dead = true

@@ -47,6 +47,7 @@ var tests = []test{
 	{name: "a handler slower than the lease gets its message once", run: slowHandler, virtual: true},
 	{name: "the last failure makes a dead letter that tells the story", run: deadLetter},
 	{name: "Permanent makes a dead letter at once", run: permanent},
+	{name: "Redrive brings dead letters back to their group alone", run: redrive},
 	{name: "a panic is an error with a stack", run: panics},
 	{name: "a handler that ends its goroutine blocks nothing", run: goexit},
 	{name: "an error that was not executed does not count", run: notExecuted},
@@ -513,6 +514,50 @@ func permanent(e *env) {
 	m := deadOf(e, "topic", "group")
 	if fs, err := m.Failures(); err != nil || len(fs) != 1 || calls.Load() != 1 {
 		e.Errorf("failures are %v, %v after %d calls", fs, err, calls.Load())
+	}
+}
+
+func redrive(e *env) {
+	var healed atomic.Bool
+	got := newLog[string]()
+	e.subscribe("topic", "group", func(_ context.Context, d *messaging.Delivery) error {
+		if !healed.Load() {
+			return messaging.Permanent(errTest)
+		}
+		for name := range d.Message.Header {
+			if strings.HasPrefix(name, "dead") {
+				e.Errorf("redriven message has header %q", name)
+			}
+		}
+		got.add(d.Message.ID + " " + string(d.Message.Data))
+		return nil
+	})
+	other := newLog[string]()
+	e.subscribe("topic", "other", collect(other))
+	var want []string
+	for i := range 3 {
+		m := keyed("k", "%d", i)
+		m.ID = fmt.Sprint("id-", i)
+		e.publish("topic", m)
+		want = append(want, fmt.Sprintf("id-%d %d", i, i))
+	}
+	other.wait(e, 3, "messages in the other group")
+	dead := newLog[string]()
+	e.subscribe(messaging.DeadLetterTopic("topic", "group"), "count", collect(dead))
+	dead.wait(e, 3, "dead letters")
+	healed.Store(true)
+	for i, limit := range []int{2, 0, 0} {
+		n, err := e.b.Redrive(e.ctx(), "topic", "group", limit)
+		if wantN := []int{2, 1, 0}[i]; err != nil || n != wantN {
+			e.Errorf("redrive %d: %d messages, %v, want %d", i, n, err, wantN)
+		}
+	}
+	if all := got.wait(e, 3, "redriven messages"); !slices.Equal(all, want) {
+		e.Errorf("redriven were %v, want %v", all, want)
+	}
+	e.publish("topic", keyed("k", "last"))
+	if all := other.wait(e, 4, "messages in the other group"); !slices.Equal(all, []string{"0", "1", "2", "last"}) {
+		e.Errorf("the other group got %v", all)
 	}
 }
 

@@ -214,8 +214,12 @@ func (d *driver) Send(ctx context.Context, topic string, msgs []*messaging.Messa
 	return errs
 }
 
-// dedupeID is the message's ID, except for dead letters: a message that is redriven and fails again is another one.
+// dedupeID is the message's ID, except for dead letters and what is made of them: a message that is redriven, or fails
+// again after that, is another one.
 func dedupeID(m *messaging.Message) string {
+	if of := m.Header[messaging.HeaderRedriveOf]; of != "" {
+		return m.ID + "@" + m.Header[messaging.HeaderRedriveGroup] + "@redrive@" + of
+	}
 	if last := m.Header[messaging.HeaderDeadLast]; last != "" {
 		return m.ID + "@" + m.Header[messaging.HeaderDeadGroup] + "@" + last
 	}
