@@ -207,8 +207,7 @@ func (e *Error) code() Code {
 // What is not an *Error already becomes the cause of the new one, and what it says
 // by NotExecuted() and RetryAfter() is kept. AsError(nil) is nil.
 //
-// NotExecuted speaks of the call that failed. A server that answers with the
-// error of a call it made itself must clear it, unless it did nothing else.
+// NotExecuted speaks of the call that failed; see [Executed].
 func AsError(err error) *Error {
 	if err == nil {
 		return nil

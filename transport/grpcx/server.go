@@ -126,6 +126,7 @@ func NewServer(cfg Config) (*Server, error) {
 	for _, mw := range cfg.Middleware {
 		unary = append(unary, Interceptor(mw))
 	}
+	unary = append(unary, executed)
 	s.grpc = grpc.NewServer(append([]grpc.ServerOption{
 		grpc.MaxRecvMsgSize(maxMessage),
 		grpc.MaxConcurrentStreams(maxStreams),

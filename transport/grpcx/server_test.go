@@ -641,3 +641,31 @@ func TestListen(t *testing.T) {
 	}
 	l.Close()
 }
+
+// A handler that passes on the error of its own call must not say that it did
+// nothing itself; a middleware that kept the call from the handler may.
+func TestNotExecutedIsClearedBehindAHandler(t *testing.T) {
+	t.Parallel()
+	for _, tc := range []struct {
+		name string
+		mw   []endpoint.Middleware
+		want bool
+	}{
+		{"handler", nil, false},
+		{"middleware", []endpoint.Middleware{func(endpoint.Endpoint) endpoint.Endpoint {
+			return func(context.Context, any) (any, error) { return nil, rejection{} }
+		}}, true},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			t.Parallel()
+			cc, stop := pair(t, grpcx.Config{Middleware: tc.mw}, grpcx.ClientConfig{},
+				&echo{say: func(context.Context, string) (string, error) { return "", rejection{} }})
+			defer stop()
+			_, err := say(cc, t.Context(), "")
+			var e *transport.Error
+			if !errors.As(err, &e) || e.Code != transport.Unavailable || e.NotExecuted() != tc.want {
+				t.Errorf("%v, NotExecuted = %t; want %t", err, e.NotExecuted(), tc.want)
+			}
+		})
+	}
+}

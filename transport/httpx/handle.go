@@ -87,15 +87,10 @@ func Handle[Req, Resp any](s *Server, pattern string, f transport.Func[Req, Resp
 			rt.status = http.StatusNoContent
 		}
 	}
-	call := f
-	if len(s.cfg.Middleware) > 0 {
-		call = transport.Func[Req, Resp](func(ctx context.Context, req Req) (Resp, error) {
-			if res, ok := ctx.Value(responseKey{}).(*response); ok {
-				res.entered.Store(true)
-			}
-			return f(ctx, req)
-		}).With(s.cfg.Middleware...)
-	}
+	call := transport.Func[Req, Resp](func(ctx context.Context, req Req) (Resp, error) {
+		resp, err := f(ctx, req)
+		return resp, transport.Executed(err)
+	}).With(s.cfg.Middleware...)
 	s.mux.Handle(pattern, routed{rt.pattern.path, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		res := w.(*response)
 		ctx, cancel := context.WithTimeout(r.Context(), rt.budget(r))
@@ -113,21 +108,14 @@ func Handle[Req, Resp any](s *Server, pattern string, f transport.Func[Req, Resp
 			res.fail(r, &refused)
 			return
 		}
-		if len(s.cfg.Middleware) > 0 {
-			ctx = context.WithValue(ctx, responseKey{}, res)
-		} else {
-			res.entered.Store(true)
-		}
 		resp, err := call(ctx, req)
 		if err != nil {
-			res.fail(r, afterCall(ctx, err, res.entered.Load()))
+			res.fail(r, afterCall(ctx, err))
 			return
 		}
 		res.succeed(r, rt.status, resp)
 	})})
 }
-
-type responseKey struct{}
 
 // budget is the smaller of what the route allows and what the caller waits for. A
 // header that is no number is ignored: it is advice, not input.
@@ -139,18 +127,12 @@ func (rt *route) budget(r *http.Request) time.Duration {
 	return time.Duration(ms) * time.Millisecond
 }
 
-// afterCall makes err fit to be the answer of a function that was entered or was
-// kept from it by a middleware.
-func afterCall(ctx context.Context, err error, entered bool) error {
+// afterCall makes err fit to be the answer of a function.
+func afterCall(ctx context.Context, err error) error {
 	e := transport.AsError(err)
 	if e.Code == transport.Internal && e.Reason == "" && ctx.Err() != nil {
 		// Drivers turn the end of a context into errors of their own.
-		e = transport.AsError(ctx.Err()).WithCause(err)
-	}
-	if entered && e.Details.NotExecuted {
-		c := *e
-		c.Details.NotExecuted = false
-		e = &c
+		return transport.AsError(ctx.Err()).WithCause(err)
 	}
 	return e
 }

@@ -10,7 +10,6 @@ import (
 	"net/http"
 	"runtime/debug"
 	"strconv"
-	"sync/atomic"
 	"time"
 
 	"go.opentelemetry.io/otel/attribute"
@@ -44,8 +43,6 @@ type response struct {
 	// http.ServeMux says in between, but for redirects, is muted: it is plain text.
 	routing bool
 	muted   bool
-	// entered is atomic because a middleware may call on from another goroutine.
-	entered atomic.Bool
 }
 
 // routed tells the observation that a route was found.
