@@ -87,6 +87,8 @@ func Table() []Rule {
 		library("internal/lease", []string{"flow", "internal/sqldb"}, nil, heavy),
 		library("internal/groupcommit", []string{"flow", "internal/sqldb"}, nil, heavy),
 
+		library("internal/failpoint", nil, nil, heavy),
+
 		// The assembled service. It may name anything of ours that is not a
 		// program, but importing it must not drag in a broker or a database.
 		{
@@ -112,9 +114,31 @@ func Table() []Rule {
 func Required() []string {
 	return []string{
 		".",
+		"cmd/armature",
+		"discovery",
+		"discovery/static",
+		"examples/quickstart",
+		"examples/shop",
 		"flow",
 		"internal/sqldb",
-		"cmd/armature",
-		"examples/quickstart",
+		"internal/testsvc",
+		"logging",
+		"messaging",
+		"messaging/inbox",
+		"messaging/memory",
+		"messaging/messagingtest",
+		"messaging/nats",
+		"messaging/nats/natsembed",
+		"messaging/outbox",
+		"resilience",
+		"saga",
+		"saga/sqlstore",
+		"test/consumer",
+		"tracing",
+		"tracing/otlpgrpc",
+		"tracing/otlphttp",
+		"transport",
+		"transport/grpcx",
+		"transport/httpx",
 	}
 }
