@@ -8,7 +8,10 @@ import (
 	"fmt"
 	"go/version"
 	"io"
+	"io/fs"
 	"net"
+	"os"
+	"path/filepath"
 	"runtime"
 	"runtime/debug"
 	"strings"
@@ -136,10 +139,10 @@ func examine(ctx context.Context, name string, cfg serviceSettings) []finding {
 
 	add("go version", goVersion(runtime.Version()), runtime.Version())
 	svc, err := armature.New(cfg.Apply(armature.Config{Name: name, LogWriter: io.Discard}))
-	add("settings", err, "a service can be built from them")
 	if err == nil {
-		add("release", svc.Close(ctx), "nothing left behind")
+		err = svc.Close(ctx)
 	}
+	add("settings", err, "a service can be built from them")
 	for _, a := range []struct{ setting, addr string }{
 		{"http_addr", cfg.HTTPAddr}, {"grpc_addr", cfg.GRPCAddr}, {"admin_addr", cfg.AdminAddr},
 	} {
@@ -148,8 +151,8 @@ func examine(ctx context.Context, name string, cfg serviceSettings) []finding {
 		}
 	}
 	if cfg.DB.URL != "" {
-		dialect, err := reach(ctx, cfg.DB.URL)
-		add("db.url", err, dialect+" answers")
+		good, err := reach(ctx, cfg.DB.URL)
+		add("db.url", err, good)
 	}
 	return out
 }
@@ -170,14 +173,42 @@ func free(ctx context.Context, addr string) error {
 	return ln.Close()
 }
 
+// reach opens the database to look, never to change it: a SQLite file that is
+// not there stays so, as long as its folder is.
 func reach(ctx context.Context, url string) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, dbTimeout)
 	defer cancel()
+	if rest, ok := strings.CutPrefix(url, "sqlite:"); ok {
+		path, _, _ := strings.Cut(strings.TrimPrefix(rest, "//"), "?")
+		switch _, err := os.Stat(path); {
+		case path == "": // OpenDB says what is wrong with it
+		case errors.Is(err, fs.ErrNotExist):
+			if _, err := os.Stat(filepath.Dir(path)); err != nil {
+				return "", fmt.Errorf("the folder of the database: %w", err)
+			}
+			return "will be made at " + path, nil
+		case err != nil:
+			return "", err
+		default:
+			url = "sqlite:" + path + "?mode=ro"
+		}
+	}
 	db, dialect, err := armature.OpenDB(ctx, url)
 	if err != nil {
 		return "", err
 	}
-	return dialect.String(), db.Close()
+	// Opening touches no page; a query does.
+	var one int
+	err = db.QueryRowContext(ctx, "SELECT 1 WHERE EXISTS (SELECT 1 FROM "+catalogue(dialect)+") OR 1 = 1").Scan(&one)
+	return dialect.String() + " answers", errors.Join(err, db.Close())
+}
+
+// catalogue is a table that every database of the dialect has.
+func catalogue(d armature.Dialect) string {
+	if d == armature.SQLite {
+		return "sqlite_master"
+	}
+	return "pg_catalog.pg_class"
 }
 
 func (r report) print(w io.Writer) error {
