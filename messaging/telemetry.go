@@ -8,7 +8,6 @@ import (
 	"go.opentelemetry.io/otel/codes"
 	"go.opentelemetry.io/otel/propagation"
 	"go.opentelemetry.io/otel/trace"
-	"go.opentelemetry.io/otel/trace/noop"
 
 	"github.com/armature-go/armature/flow"
 )
@@ -16,7 +15,7 @@ import (
 // telemetry holds everything that depends on OpenTelemetry. The attribute names follow the messaging semantic
 // conventions, which are still in development: they are spelled here and nowhere else.
 type telemetry struct {
-	tracer trace.Tracer
+	tracer trace.Tracer // nil makes no spans, and builds no attributes for them
 	system attribute.KeyValue
 }
 
@@ -25,13 +24,11 @@ const traceparent = "traceparent"
 var w3c = propagation.TraceContext{}
 
 func newTelemetry(tp trace.TracerProvider, system string) telemetry {
-	if tp == nil {
-		tp = noop.NewTracerProvider()
+	t := telemetry{system: attribute.String("messaging.system", system)}
+	if tp != nil {
+		t.tracer = tp.Tracer("github.com/armature-go/armature/messaging")
 	}
-	return telemetry{
-		tracer: tp.Tracer("github.com/armature-go/armature/messaging"),
-		system: attribute.String("messaging.system", system),
-	}
+	return t
 }
 
 // send starts a producer span per message and writes trace context and flow values into the headers, where they are not
@@ -46,17 +43,18 @@ func (t telemetry) send(ctx context.Context, topic string, msgs []*Message) (end
 		if carried {
 			parent = w3c.Extract(ctx, propagation.MapCarrier(m.Header))
 		}
-		var sctx context.Context
-		sctx, spans[i] = t.tracer.Start(parent, "send "+topic, trace.WithSpanKind(trace.SpanKindProducer), trace.WithAttributes(
-			t.system,
-			attribute.String("messaging.operation.name", "send"),
-			attribute.String("messaging.operation.type", "send"),
-			attribute.String("messaging.destination.name", topic),
-			attribute.String("messaging.message.id", m.ID),
-			attribute.Int("messaging.message.body.size", len(m.Data)),
-		))
+		if t.tracer != nil {
+			parent, spans[i] = t.tracer.Start(parent, "send "+topic, trace.WithSpanKind(trace.SpanKindProducer), trace.WithAttributes(
+				t.system,
+				attribute.String("messaging.operation.name", "send"),
+				attribute.String("messaging.operation.type", "send"),
+				attribute.String("messaging.destination.name", topic),
+				attribute.String("messaging.message.id", m.ID),
+				attribute.Int("messaging.message.body.size", len(m.Data)),
+			))
+		}
 		if !carried {
-			w3c.Inject(sctx, propagation.MapCarrier(m.Header))
+			w3c.Inject(parent, propagation.MapCarrier(m.Header))
 		}
 		for k, v := range values {
 			if m.Header[k] == "" {
@@ -66,6 +64,9 @@ func (t telemetry) send(ctx context.Context, topic string, msgs []*Message) (end
 	}
 	return func(errs []error) {
 		for i, span := range spans {
+			if span == nil {
+				continue
+			}
 			if i < len(errs) && errs[i] != nil {
 				span.SetStatus(codes.Error, "not stored")
 				span.RecordError(errs[i])
@@ -83,6 +84,9 @@ func (t telemetry) process(ctx context.Context, d *Delivery) (context.Context, f
 	ctx = flow.WithCausationID(ctx, m.ID)
 	if flow.CorrelationID(ctx) == "" {
 		ctx = flow.WithCorrelationID(ctx, m.ID)
+	}
+	if t.tracer == nil {
+		return ctx, func(error) {}
 	}
 	ctx, span := t.tracer.Start(ctx, "process "+d.Topic, trace.WithSpanKind(trace.SpanKindConsumer), trace.WithAttributes(
 		t.system,
