@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -80,6 +81,8 @@ func readFile(path string) string {
 type load struct {
 	edge   string
 	client *http.Client
+	// brutal says that the shop is killed, so that answers may be cut off or never come.
+	brutal bool
 
 	mu       sync.Mutex
 	accepted map[string]bool // ids of the orders that were answered
@@ -87,6 +90,13 @@ type load struct {
 	wrong    []string
 	refused  time.Time // first time nobody was there any more
 	answered atomic.Int64
+}
+
+func newLoad() *load {
+	return &load{
+		client:   &http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: 30 * time.Second},
+		accepted: map[string]bool{}, lost: map[string]bool{},
+	}
 }
 
 // request sends the n-th request: some place an order, and a third of those wait for its outcome.
@@ -124,7 +134,7 @@ func (l *load) request(n int) {
 			l.refused = time.Now()
 		}
 		// A connection that the kernel took and the shop never did is reset with the listener.
-		if !errors.Is(err, syscall.ECONNREFUSED) && !errors.Is(err, syscall.ECONNRESET) && !errors.Is(err, io.EOF) {
+		if !l.brutal && !errors.Is(err, syscall.ECONNREFUSED) && !errors.Is(err, syscall.ECONNRESET) && !errors.Is(err, io.EOF) {
 			l.wrong = append(l.wrong, err.Error())
 		}
 		return
@@ -132,6 +142,8 @@ func (l *load) request(n int) {
 	data, err := io.ReadAll(resp.Body)
 	_ = resp.Body.Close()
 	switch {
+	case err != nil && l.brutal:
+		return
 	case err != nil:
 		l.fail("%s %s: an answer was cut off: %v", method, path, err)
 	case resp.StatusCode >= 400:
@@ -194,11 +206,7 @@ func TestTwentySIGTERMsUnderLoadLoseNothing(t *testing.T) {
 		t.Skip("starts and stops the shop twenty times")
 	}
 	t.Parallel()
-	data := t.TempDir()
-	l := &load{
-		client:   &http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: 30 * time.Second},
-		accepted: map[string]bool{}, lost: map[string]bool{},
-	}
+	data, l := t.TempDir(), newLoad()
 	for round := range 20 {
 		c := startChild(t, data)
 		l.edge, l.refused = c.edge, time.Time{}
@@ -250,6 +258,44 @@ func TestTwentySIGTERMsUnderLoadLoseNothing(t *testing.T) {
 		}
 	}
 	t.Logf("%d answers, %d orders accepted, %d requests never taken", l.answered.Load(), len(l.accepted), len(l.lost))
+}
+
+func TestKillingTheProcessLosesNothing(t *testing.T) {
+	if testing.Short() {
+		t.Skip("starts and kills the shop several times")
+	}
+	t.Parallel()
+	data, l := t.TempDir(), newLoad()
+	l.brutal = true
+	for range 5 {
+		c := startChild(t, data)
+		l.edge = c.edge
+		ctx, cancel := context.WithCancel(t.Context())
+		var clients sync.WaitGroup
+		clients.Go(func() { l.run(ctx) })
+		select {
+		case <-time.After(200*time.Millisecond + rand.N(600*time.Millisecond)):
+		case <-t.Context().Done():
+		}
+		if err := c.cmd.Process.Kill(); err != nil {
+			t.Fatal(err)
+		}
+		_ = c.cmd.Wait()
+		cancel()
+		clients.Wait()
+	}
+	if len(l.wrong) > 0 || len(l.accepted) == 0 {
+		t.Errorf("%d orders accepted; wrong answers: %v", len(l.accepted), l.wrong)
+	}
+	s := openShop(t, options{data: data})
+	s.audit(t, true)
+	ids, _ := placed(t, s.books.Databases["order"])
+	for id := range l.accepted {
+		if !ids[id] {
+			t.Errorf("order %s was answered and is not there", id)
+		}
+	}
+	t.Logf("%d orders accepted, %d orders in the end", len(l.accepted), len(ids))
 }
 
 func placed(t *testing.T, url string) (ids, keys map[string]bool) {
@@ -318,6 +364,18 @@ func TestTheCommandLine(t *testing.T) {
 			}
 		})
 	}
+	t.Run("a taken address", func(t *testing.T) {
+		t.Parallel()
+		taken, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = taken.Close() }()
+		args := []string{"-data", t.TempDir(), "-addr", taken.Addr().String()}
+		if err := run(t.Context(), args, io.Discard, io.Discard); err == nil || !strings.Contains(err.Error(), "bind http") {
+			t.Errorf("run = %v, want an error about the address", err)
+		}
+	})
 	var help strings.Builder
 	if err := run(t.Context(), []string{"-h"}, &help, io.Discard); err != nil || !strings.Contains(help.String(), "-addr") {
 		t.Errorf("-h = %v, %q", err, help.String())
