@@ -32,9 +32,11 @@ lint-rules: ## rewrite the linter's import rules from the import table
 
 race: ## race tests with what this machine has; tests of absent servers skip
 	$(GO) test -race $(TEST_FLAGS) $(PKGS)
+	$(GO) test -race -tags failpoint ./internal/failpoint
 
 test: services ## race tests with every real server required (installs what is missing)
 	ARMATURE_REQUIRE_SERVICES=1 $(GO) test -race $(TEST_FLAGS) $(PKGS)
+	$(GO) test -race -tags failpoint ./internal/failpoint
 
 services: ## install the servers the tests drive, where they are missing
 	@scripts/services.sh

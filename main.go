@@ -43,7 +43,7 @@ func Main(run func(ctx context.Context) error) {
 func RunAll(ctx context.Context, services ...*Service) error {
 	type member struct {
 		stop context.CancelCauseFunc
-		done chan error // one value, then closed by its reader's patience
+		done chan error // receives what Run returned, once
 	}
 	var members []member
 	failed := make(chan struct{})

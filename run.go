@@ -104,6 +104,9 @@ func (s *Service) start(ctx context.Context) error {
 	servers := s.servers()
 	s.failed = make(chan error, len(workers)+len(servers))
 
+	if s.GRPC != nil {
+		s.GRPC.SetServing(false) // it answers from the first moment, and is not ready
+	}
 	for _, srv := range servers {
 		if err := srv.Listen(ctx); err != nil {
 			return fmt.Errorf("armature: start service %s: bind %s: %w", s.cfg.Name, srv.name, err)

@@ -314,6 +314,40 @@ func TestReadinessLeadsDiscovery(t *testing.T) {
 	}
 }
 
+func TestGRPCHealthLeadsDiscovery(t *testing.T) {
+	t.Parallel()
+	var svc *armature.Service
+	var seen []string
+	ask := func(when string) func() {
+		return func() {
+			answer, err := healthpb.NewHealthClient(connect(t, svc.GRPCAddr())).Check(t.Context(), &healthpb.HealthCheckRequest{})
+			if err != nil {
+				t.Errorf("%s: %v", when, err)
+			}
+			seen = append(seen, when+" "+answer.GetStatus().String())
+		}
+	}
+	svc = full(t, func(c *armature.Config) {
+		c.HTTPAddr = ""
+		c.Registrar = watcher{onRegister: ask("registering"), onRemove: ask("deregistering")}
+	})
+	first := true
+	svc.Check("database", func(context.Context) error {
+		if first {
+			first = false
+			ask("starting")()
+		}
+		return nil
+	})
+	if err := running(t, svc, func(stop func()) { stop() }); err != nil {
+		t.Error(err)
+	}
+	want := "starting NOT_SERVING; registering SERVING; deregistering NOT_SERVING"
+	if got := strings.Join(seen, "; "); got != want {
+		t.Errorf("saw %q, want %q", got, want)
+	}
+}
+
 func TestBindFailureNamesTheServer(t *testing.T) {
 	t.Parallel()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
