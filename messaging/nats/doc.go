@@ -15,7 +15,8 @@
 // Publish returns when JetStream has acknowledged every message, and deduplicates by Message.ID for Config.Duplicates. After a lost
 // connection it reports the unacknowledged ones as failed though they may be stored: publish them again with the same ID.
 // The connection is made again for ever. Messages whose handlers were running when the process died are delivered again
-// when Config.Lease has passed; those published after them may then be handled first.
+// when Config.Lease has passed; those published after them may then be handled first. (The embedded server of package
+// natsembed, which ends together with its handlers, delivers them at once and in order.)
 //
 // JetStream counts deliveries, not failures: a message given back by many drains starts with as many attempts, but it
 // is never a dead letter before its handler has failed at least once.
