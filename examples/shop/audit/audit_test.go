@@ -146,7 +146,7 @@ func (s *shop) audit() *audit.Report {
 	return report
 }
 
-func print(t *testing.T, r *audit.Report) string {
+func printed(t *testing.T, r *audit.Report) string {
 	t.Helper()
 	var b strings.Builder
 	if err := r.Print(&b); err != nil {
@@ -167,7 +167,7 @@ func red(r *audit.Report) (names []string) {
 func TestAShopAtRestIsGreen(t *testing.T) {
 	t.Parallel()
 	report := newShop(t).audit()
-	text := print(t, report)
+	text := printed(t, report)
 	if !report.Green() {
 		t.Fatalf("red:\n%s", text)
 	}
@@ -265,9 +265,9 @@ func TestEveryCheckCanGoRed(t *testing.T) {
 			report := s.audit()
 			got := red(report)
 			if strings.Join(got, "; ") != strings.Join(c.want, "; ") {
-				t.Errorf("red: %q, want %q\n%s", got, c.want, print(t, report))
+				t.Errorf("red: %q, want %q\n%s", got, c.want, printed(t, report))
 			}
-			if text := print(t, report); !strings.HasSuffix(text, "\naudit: red\n") || !strings.Contains(text, "FAIL") {
+			if text := printed(t, report); !strings.HasSuffix(text, "\naudit: red\n") || !strings.Contains(text, "FAIL") {
 				t.Errorf("printed\n%s", text)
 			}
 		})
@@ -300,7 +300,7 @@ func TestRunWaitsForTheShop(t *testing.T) {
 	report := s.audit()
 	<-done
 	if !report.Green() {
-		t.Errorf("did not wait:\n%s", print(t, report))
+		t.Errorf("did not wait:\n%s", printed(t, report))
 	}
 }
 
@@ -343,7 +343,7 @@ func TestRunReadsAndLeavesAlone(t *testing.T) {
 		t.Fatal(err)
 	}
 	if report := s.audit(); !report.Green() {
-		t.Errorf("saw what was not committed:\n%s", print(t, report))
+		t.Errorf("saw what was not committed:\n%s", printed(t, report))
 	}
 	if err := tx.Rollback(); err != nil {
 		t.Error(err)
@@ -369,7 +369,7 @@ func TestWhatCannotBeReadIsAnError(t *testing.T) {
 			s := newShop(t)
 			spoil(s)
 			if report, err := audit.Run(t.Context(), s.cfg); err == nil {
-				t.Errorf("no error, and\n%s", print(t, report))
+				t.Errorf("no error, and\n%s", printed(t, report))
 			}
 		})
 	}

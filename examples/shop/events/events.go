@@ -78,12 +78,30 @@ type OrderPlaced struct {
 	Total      money.Amount `json:"total"`
 }
 
+// Type implements [Event].
+func (OrderPlaced) Type() string { return TypeOrderPlaced }
+
+// Topic implements [Event].
+func (OrderPlaced) Topic() string { return TopicOrders }
+
+// Order implements [Event].
+func (e OrderPlaced) Order() string { return e.OrderID }
+
 // OrderConfirmed says that the order is paid and on its way.
 type OrderConfirmed struct {
 	OrderID    string       `json:"order_id"`
 	CustomerID string       `json:"customer_id"`
 	Total      money.Amount `json:"total"`
 }
+
+// Type implements [Event].
+func (OrderConfirmed) Type() string { return TypeOrderConfirmed }
+
+// Topic implements [Event].
+func (OrderConfirmed) Topic() string { return TopicOrders }
+
+// Order implements [Event].
+func (e OrderConfirmed) Order() string { return e.OrderID }
 
 // OrderCancelled says that the order failed and everything done for it was undone.
 type OrderCancelled struct {
@@ -92,6 +110,15 @@ type OrderCancelled struct {
 	Reason     string `json:"reason"`
 }
 
+// Type implements [Event].
+func (OrderCancelled) Type() string { return TypeOrderCancelled }
+
+// Topic implements [Event].
+func (OrderCancelled) Topic() string { return TopicOrders }
+
+// Order implements [Event].
+func (e OrderCancelled) Order() string { return e.OrderID }
+
 // OrderRefunded says that a confirmed order was taken back.
 type OrderRefunded struct {
 	OrderID    string       `json:"order_id"`
@@ -99,11 +126,29 @@ type OrderRefunded struct {
 	Total      money.Amount `json:"total"`
 }
 
+// Type implements [Event].
+func (OrderRefunded) Type() string { return TypeOrderRefunded }
+
+// Topic implements [Event].
+func (OrderRefunded) Topic() string { return TopicOrders }
+
+// Order implements [Event].
+func (e OrderRefunded) Order() string { return e.OrderID }
+
 // PaymentCharged says that the card was charged.
 type PaymentCharged struct {
 	OrderID string       `json:"order_id"`
 	Amount  money.Amount `json:"amount"`
 }
+
+// Type implements [Event].
+func (PaymentCharged) Type() string { return TypePaymentCharged }
+
+// Topic implements [Event].
+func (PaymentCharged) Topic() string { return TopicPayments }
+
+// Order implements [Event].
+func (e PaymentCharged) Order() string { return e.OrderID }
 
 // PaymentDeclined says that the card was refused.
 type PaymentDeclined struct {
@@ -111,11 +156,29 @@ type PaymentDeclined struct {
 	Reason  string `json:"reason"`
 }
 
+// Type implements [Event].
+func (PaymentDeclined) Type() string { return TypePaymentDeclined }
+
+// Topic implements [Event].
+func (PaymentDeclined) Topic() string { return TopicPayments }
+
+// Order implements [Event].
+func (e PaymentDeclined) Order() string { return e.OrderID }
+
 // PaymentRefunded says that the charge was given back.
 type PaymentRefunded struct {
 	OrderID string       `json:"order_id"`
 	Amount  money.Amount `json:"amount"`
 }
+
+// Type implements [Event].
+func (PaymentRefunded) Type() string { return TypePaymentRefunded }
+
+// Topic implements [Event].
+func (PaymentRefunded) Topic() string { return TopicPayments }
+
+// Order implements [Event].
+func (e PaymentRefunded) Order() string { return e.OrderID }
 
 // ShipmentCreated says that the carrier took the parcel. CustomerID lets a reader address the customer without asking
 // another service.
@@ -125,11 +188,29 @@ type ShipmentCreated struct {
 	Tracking   string `json:"tracking"`
 }
 
+// Type implements [Event].
+func (ShipmentCreated) Type() string { return TypeShipmentCreated }
+
+// Topic implements [Event].
+func (ShipmentCreated) Topic() string { return TopicShipments }
+
+// Order implements [Event].
+func (e ShipmentCreated) Order() string { return e.OrderID }
+
 // ShipmentRejected says that the carrier does not go to the address.
 type ShipmentRejected struct {
 	OrderID string `json:"order_id"`
 	Reason  string `json:"reason"`
 }
+
+// Type implements [Event].
+func (ShipmentRejected) Type() string { return TypeShipmentRejected }
+
+// Topic implements [Event].
+func (ShipmentRejected) Topic() string { return TopicShipments }
+
+// Order implements [Event].
+func (e ShipmentRejected) Order() string { return e.OrderID }
 
 // ShipmentCancelled says that the parcel was taken back.
 type ShipmentCancelled struct {
@@ -137,11 +218,29 @@ type ShipmentCancelled struct {
 	Tracking string `json:"tracking"`
 }
 
+// Type implements [Event].
+func (ShipmentCancelled) Type() string { return TypeShipmentCancelled }
+
+// Topic implements [Event].
+func (ShipmentCancelled) Topic() string { return TopicShipments }
+
+// Order implements [Event].
+func (e ShipmentCancelled) Order() string { return e.OrderID }
+
 // InventoryReserved says that the items were taken from the stock.
 type InventoryReserved struct {
 	OrderID string `json:"order_id"`
 	Items   []Item `json:"items"`
 }
+
+// Type implements [Event].
+func (InventoryReserved) Type() string { return TypeInventoryReserved }
+
+// Topic implements [Event].
+func (InventoryReserved) Topic() string { return TopicInventory }
+
+// Order implements [Event].
+func (e InventoryReserved) Order() string { return e.OrderID }
 
 // InventoryReleased says that the items went back to the stock.
 type InventoryReleased struct {
@@ -149,43 +248,13 @@ type InventoryReleased struct {
 	Items   []Item `json:"items"`
 }
 
-func (OrderPlaced) Type() string       { return TypeOrderPlaced }
-func (OrderConfirmed) Type() string    { return TypeOrderConfirmed }
-func (OrderCancelled) Type() string    { return TypeOrderCancelled }
-func (OrderRefunded) Type() string     { return TypeOrderRefunded }
-func (PaymentCharged) Type() string    { return TypePaymentCharged }
-func (PaymentDeclined) Type() string   { return TypePaymentDeclined }
-func (PaymentRefunded) Type() string   { return TypePaymentRefunded }
-func (ShipmentCreated) Type() string   { return TypeShipmentCreated }
-func (ShipmentRejected) Type() string  { return TypeShipmentRejected }
-func (ShipmentCancelled) Type() string { return TypeShipmentCancelled }
-func (InventoryReserved) Type() string { return TypeInventoryReserved }
+// Type implements [Event].
 func (InventoryReleased) Type() string { return TypeInventoryReleased }
 
-func (OrderPlaced) Topic() string       { return TopicOrders }
-func (OrderConfirmed) Topic() string    { return TopicOrders }
-func (OrderCancelled) Topic() string    { return TopicOrders }
-func (OrderRefunded) Topic() string     { return TopicOrders }
-func (PaymentCharged) Topic() string    { return TopicPayments }
-func (PaymentDeclined) Topic() string   { return TopicPayments }
-func (PaymentRefunded) Topic() string   { return TopicPayments }
-func (ShipmentCreated) Topic() string   { return TopicShipments }
-func (ShipmentRejected) Topic() string  { return TopicShipments }
-func (ShipmentCancelled) Topic() string { return TopicShipments }
-func (InventoryReserved) Topic() string { return TopicInventory }
+// Topic implements [Event].
 func (InventoryReleased) Topic() string { return TopicInventory }
 
-func (e OrderPlaced) Order() string       { return e.OrderID }
-func (e OrderConfirmed) Order() string    { return e.OrderID }
-func (e OrderCancelled) Order() string    { return e.OrderID }
-func (e OrderRefunded) Order() string     { return e.OrderID }
-func (e PaymentCharged) Order() string    { return e.OrderID }
-func (e PaymentDeclined) Order() string   { return e.OrderID }
-func (e PaymentRefunded) Order() string   { return e.OrderID }
-func (e ShipmentCreated) Order() string   { return e.OrderID }
-func (e ShipmentRejected) Order() string  { return e.OrderID }
-func (e ShipmentCancelled) Order() string { return e.OrderID }
-func (e InventoryReserved) Order() string { return e.OrderID }
+// Order implements [Event].
 func (e InventoryReleased) Order() string { return e.OrderID }
 
 // Message is the event on its way to the broker: a fresh id, now, the order as key and subject. Source names the

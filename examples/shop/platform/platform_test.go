@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/url"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -33,6 +34,7 @@ var schema = []string{
 
 // onBoth runs a test on each database.
 func onBoth(t *testing.T, test func(t *testing.T, url string)) {
+	t.Helper()
 	t.Run("sqlite", func(t *testing.T) {
 		t.Parallel()
 		test(t, testsvc.SQLite(t))
@@ -121,7 +123,7 @@ func TestOnce(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			onBoth(t, func(t *testing.T, url string) {
+			onBoth(t, func(t *testing.T, url string) { //nolint:thelper // it is the test itself
 				s := newStore(t, url)
 				for i, call := range c.calls {
 					got, err := platform.Once(keyed(t.Context(), call.key), s, step(s, call.fails))
@@ -146,7 +148,7 @@ func TestOnce(t *testing.T) {
 
 func TestOnceAmongManyAtOnce(t *testing.T) {
 	t.Parallel()
-	onBoth(t, func(t *testing.T, url string) {
+	onBoth(t, func(t *testing.T, url string) { //nolint:thelper // it is the test itself
 		s := newStore(t, url)
 		var group sync.WaitGroup
 		for range 8 {
@@ -165,7 +167,7 @@ func TestOnceAmongManyAtOnce(t *testing.T) {
 
 func TestMigrateRunsEachStepOnce(t *testing.T) {
 	t.Parallel()
-	onBoth(t, func(t *testing.T, url string) {
+	onBoth(t, func(t *testing.T, url string) { //nolint:thelper // it is the test itself
 		db, dialect := open(t, url)
 		var group sync.WaitGroup
 		for range 4 {
@@ -179,7 +181,7 @@ func TestMigrateRunsEachStepOnce(t *testing.T) {
 		if n := count(t, db, `SELECT COUNT(*) FROM counters`); n != 1 {
 			t.Errorf("%d rows", n)
 		}
-		more := append(schema[:len(schema):len(schema)], `INSERT INTO counters (name, n) VALUES ('b', 0)`)
+		more := slices.Concat(schema, []string{`INSERT INTO counters (name, n) VALUES ('b', 0)`})
 		if err := platform.Migrate(t.Context(), db, dialect, "test", more); err != nil {
 			t.Fatal(err)
 		}

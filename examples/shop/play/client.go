@@ -14,7 +14,8 @@ import (
 )
 
 const (
-	tries     = 15
+	tries     = 15 // of one request of an order: some twenty seconds
+	fewTries  = 5  // of the first question: about a second
 	firstWait = 50 * time.Millisecond
 	lastWait  = 2 * time.Second
 	longest   = time.Minute // for an order to come to rest, beyond its first wait
@@ -70,7 +71,7 @@ func (c *edge) refund(ctx context.Context, key, id string) (seen, int, error) {
 }
 
 func (c *edge) settle(ctx context.Context, path, key string, body []byte) (got seen, retries int, err error) {
-	retries, err = c.persist(ctx, func() error {
+	retries, err = c.persist(ctx, tries, func() error {
 		got = seen{}
 		return c.do(ctx, http.MethodPost, path, key, body, &got)
 	})
@@ -84,7 +85,7 @@ func (c *edge) settle(ctx context.Context, path, key string, body []byte) (got s
 			return got, retries, fmt.Errorf("order %s is still %q: %w", got.ID, got.Status, err)
 		}
 		var more int
-		more, err = c.persist(ctx, func() error {
+		more, err = c.persist(ctx, tries, func() error {
 			return c.do(ctx, http.MethodGet, "/api/orders/"+url.PathEscape(got.ID), "", nil, &got)
 		})
 		retries += more
@@ -93,7 +94,7 @@ func (c *edge) settle(ctx context.Context, path, key string, body []byte) (got s
 }
 
 // persist repeats do while that may help.
-func (c *edge) persist(ctx context.Context, do func() error) (retries int, err error) {
+func (c *edge) persist(ctx context.Context, tries int, do func() error) (retries int, err error) {
 	wait := firstWait
 	for {
 		err = do()
@@ -153,7 +154,11 @@ func retryAfter(h http.Header) time.Duration {
 
 // summary is the part of a problem that a person wants to read.
 func summary(data []byte) string {
-	var p struct{ Reason, Detail, Title string }
+	var p struct {
+		Reason string `json:"reason"`
+		Detail string `json:"detail"`
+		Title  string `json:"title"`
+	}
 	if json.Unmarshal(data, &p) == nil && p.Reason+p.Detail+p.Title != "" {
 		if p.Detail == "" {
 			p.Detail = p.Title

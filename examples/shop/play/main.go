@@ -57,7 +57,7 @@ func read(path string, embedded []byte) ([]Order, error) {
 	if path == "" {
 		return Parse(bytes.NewReader(embedded))
 	}
-	file, err := os.Open(path)
+	file, err := os.Open(path) //nolint:gosec // it is the FILE of the command line
 	if err != nil {
 		return nil, fmt.Errorf("play: %w", err)
 	}

@@ -81,8 +81,7 @@ func Run(ctx context.Context, cfg Config) (*Result, error) {
 	if cfg.Out == nil {
 		cfg.Out = io.Discard
 	}
-	roads := http.DefaultTransport.(*http.Transport).Clone()
-	roads.MaxIdleConnsPerHost = cfg.Concurrency
+	roads := &http.Transport{MaxIdleConnsPerHost: cfg.Concurrency, IdleConnTimeout: time.Minute}
 	defer roads.CloseIdleConnections()
 	shop := &edge{
 		http: &http.Client{Transport: roads, Timeout: 30 * time.Second},
@@ -101,8 +100,8 @@ func Run(ctx context.Context, cfg Config) (*Result, error) {
 	result.print(cfg.Out)
 	var err error
 	if result.Audit, err = cfg.Audit(ctx); err != nil {
-		fmt.Fprintf(cfg.Out, "FAIL  the audit could not be done: %v\naudit: red\n", err)
-		return result, fmt.Errorf("play: audit: %w", err)
+		_, printErr := fmt.Fprintf(cfg.Out, "FAIL  the audit could not be done: %v\naudit: red\n", err)
+		return result, errors.Join(fmt.Errorf("play: audit: %w", err), printErr)
 	}
 	return result, result.Audit.Print(cfg.Out)
 }
@@ -112,7 +111,7 @@ func (c *edge) books(ctx context.Context, settle time.Duration) (audit.Config, e
 	var where struct {
 		Data string `json:"data"`
 	}
-	_, err := c.persist(ctx, func() error { return c.do(ctx, http.MethodGet, "/-/shop", "", nil, &where) })
+	_, err := c.persist(ctx, fewTries, func() error { return c.do(ctx, http.MethodGet, "/-/shop", "", nil, &where) })
 	if err != nil {
 		return audit.Config{}, fmt.Errorf("play: ask the shop at %s for its data folder: %w", c.base, err)
 	}

@@ -51,7 +51,9 @@ func serveFake(t *testing.T, f *fakeEdge) string {
 }
 
 func (f *fakeEdge) place(w http.ResponseWriter, r *http.Request) {
-	var body struct{ Card string }
+	var body struct {
+		Card string `json:"card"`
+	}
 	if err := json.NewDecoder(r.Body).Decode(&body); err != nil || r.Header.Get("Prefer") == "" {
 		http.Error(w, "bad", http.StatusBadRequest)
 		return
@@ -93,7 +95,7 @@ func (f *fakeEdge) answer(w http.ResponseWriter, id string) {
 	if f.status[id] == "cancelled" {
 		reason = "CARD_DECLINED"
 	}
-	_ = json.NewEncoder(w).Encode(map[string]string{"id": id, "status": f.status[id], "reason": reason})
+	fmt.Fprintf(w, `{"id":%q,"status":%q,"reason":%q}`, id, f.status[id], reason)
 }
 
 func (f *fakeEdge) get(w http.ResponseWriter, r *http.Request) {
@@ -142,7 +144,7 @@ func red(context.Context) (*audit.Report, error) {
 func TestRun(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
-		edge     fakeEdge
+		edge     *fakeEdge
 		orders   []play.Order
 		audit    func(context.Context) (*audit.Report, error)
 		ok       bool
@@ -152,9 +154,9 @@ func TestRun(t *testing.T) {
 	}{
 		"as expected": {orders: []play.Order{order("tok_visa"), order("tok_declined", declined), order("tok_visa", refunds)}, ok: true,
 			outcomes: map[string]int{"confirmed": 1, "cancelled": 1, "refunded": 1}, last: "audit: green"},
-		"lost answers count once": {edge: fakeEdge{lose: true}, orders: []play.Order{order("tok_visa"), order("tok_declined", declined), order("tok_visa"), order("tok_visa")}, ok: true,
+		"lost answers count once": {edge: &fakeEdge{lose: true}, orders: []play.Order{order("tok_visa"), order("tok_declined", declined), order("tok_visa"), order("tok_visa")}, ok: true,
 			outcomes: map[string]int{"confirmed": 3, "cancelled": 1}, last: "audit: green"},
-		"waits for a slow one": {edge: fakeEdge{slow: true}, orders: []play.Order{order("tok_visa")}, ok: true,
+		"waits for a slow one": {edge: &fakeEdge{slow: true}, orders: []play.Order{order("tok_visa")}, ok: true,
 			outcomes: map[string]int{"confirmed": 1}, last: "audit: green"},
 		"red books": {orders: []play.Order{order("tok_visa")}, audit: red,
 			outcomes: map[string]int{"confirmed": 1}, last: "audit: red"},
@@ -164,12 +166,15 @@ func TestRun(t *testing.T) {
 			outcomes: map[string]int{"cancelled": 1}, broken: "expected cancelled (OUT_OF_STOCK)", last: "audit: green"},
 		"refused at the edge": {orders: []play.Order{order("tok_refused")},
 			outcomes: map[string]int{"failed": 1}, broken: "422: CARD_UNKNOWN no such token", last: "audit: green"},
-		"a refund that does nothing": {edge: fakeEdge{forget: true}, orders: []play.Order{order("tok_visa", refunds)},
+		"a refund that does nothing": {edge: &fakeEdge{forget: true}, orders: []play.Order{order("tok_visa", refunds)},
 			outcomes: map[string]int{"confirmed": 1}, broken: "is confirmed, expected refunded", last: "audit: green"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			edge := &fakeEdge{lose: c.edge.lose, slow: c.edge.slow, forget: c.edge.forget}
+			edge := c.edge
+			if edge == nil {
+				edge = new(fakeEdge)
+			}
 			if c.audit == nil {
 				c.audit = green
 			}

@@ -123,7 +123,7 @@ func New(cfg Config) (_ *Sim, err error) {
 		if own != 0 {
 			own += uint64(i)
 		}
-		listener, err := net.Listen("tcp", net.JoinHostPort(host, strconv.FormatUint(own, 10)))
+		listener, err := new(net.ListenConfig).Listen(context.Background(), "tcp", net.JoinHostPort(host, strconv.FormatUint(own, 10)))
 		if err != nil {
 			return nil, fmt.Errorf("sim: listen for the %s server: %w", server.name, err)
 		}

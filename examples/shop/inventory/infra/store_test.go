@@ -25,6 +25,7 @@ import (
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 func onBoth(t *testing.T, test func(t *testing.T, kit *platform.Store, store *infra.Store)) {
+	t.Helper()
 	for name, url := range map[string]func(testing.TB) string{"sqlite": testsvc.SQLite, "postgres": testsvc.Postgres} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -70,8 +71,7 @@ func onHand(t *testing.T, store *infra.Store, product string) int64 {
 }
 
 func reason(err error) string {
-	var e *transport.Error
-	if errors.As(err, &e) {
+	if e, ok := errors.AsType[*transport.Error](err); ok {
 		return e.Reason
 	}
 	return ""
@@ -81,7 +81,7 @@ const plenty = 1_000_000
 
 func TestSeedIsSownOnce(t *testing.T) {
 	t.Parallel()
-	onBoth(t, func(t *testing.T, kit *platform.Store, store *infra.Store) {
+	onBoth(t, func(t *testing.T, kit *platform.Store, store *infra.Store) { //nolint:thelper // it is the test itself
 		if err := store.Reserve(keyed(t.Context(), "a/reserve"), "a", []domain.Item{{ProductID: "sku-tea", Quantity: 3}}); err != nil {
 			t.Fatal(err)
 		}
@@ -105,7 +105,7 @@ func TestSeedIsSownOnce(t *testing.T) {
 func TestReserveAndRelease(t *testing.T) {
 	t.Parallel()
 	lines := []domain.Item{{ProductID: "sku-pen", Quantity: 1}, {ProductID: "sku-tea", Quantity: 2}}
-	onBoth(t, func(t *testing.T, kit *platform.Store, store *infra.Store) {
+	onBoth(t, func(t *testing.T, kit *platform.Store, store *infra.Store) { //nolint:thelper // it is the test itself
 		for range 2 {
 			if err := store.Reserve(keyed(t.Context(), "place-o/reserve"), "o", lines); err != nil {
 				t.Fatal(err)
@@ -154,7 +154,7 @@ func TestARefusalTakesNothing(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			onBoth(t, func(t *testing.T, kit *platform.Store, store *infra.Store) {
+			onBoth(t, func(t *testing.T, kit *platform.Store, store *infra.Store) { //nolint:thelper // it is the test itself
 				lines := []domain.Item{{ProductID: "sku-pen", Quantity: 5}, c.last}
 				if err := store.Reserve(keyed(t.Context(), "a/reserve"), "a", lines); reason(err) != c.reason || transport.CodeOf(err) != transport.FailedPrecondition {
 					t.Fatalf("got %v", err)
@@ -180,7 +180,7 @@ func TestARefusalTakesNothing(t *testing.T) {
 
 func TestAnOrderHoldsOnce(t *testing.T) {
 	t.Parallel()
-	onBoth(t, func(t *testing.T, _ *platform.Store, store *infra.Store) {
+	onBoth(t, func(t *testing.T, _ *platform.Store, store *infra.Store) { //nolint:thelper // it is the test itself
 		lines := []domain.Item{{ProductID: "sku-pen", Quantity: 1}}
 		if err := store.Reserve(keyed(t.Context(), "a/reserve"), "o", lines); err != nil {
 			t.Fatal(err)
@@ -196,7 +196,7 @@ func TestAnOrderHoldsOnce(t *testing.T) {
 
 func TestUnknownProduct(t *testing.T) {
 	t.Parallel()
-	onBoth(t, func(t *testing.T, _ *platform.Store, store *infra.Store) {
+	onBoth(t, func(t *testing.T, _ *platform.Store, store *infra.Store) { //nolint:thelper // it is the test itself
 		if s, err := store.Stock(t.Context(), "sku-unicorn"); !errors.Is(err, domain.ErrNoProduct) {
 			t.Errorf("got %v, %v", s, err)
 		}
@@ -209,7 +209,7 @@ func TestUnknownProduct(t *testing.T) {
 // Many orders want the same few things in any order, half give them back, and the last piece is sold once.
 func TestManyAtOnce(t *testing.T) {
 	t.Parallel()
-	onBoth(t, func(t *testing.T, kit *platform.Store, store *infra.Store) {
+	onBoth(t, func(t *testing.T, kit *platform.Store, store *infra.Store) { //nolint:thelper // it is the test itself
 		if _, err := kit.DB.ExecContext(t.Context(), `UPDATE stock SET on_hand = 10 WHERE product_id IN ('sku-pen', 'sku-tea', 'sku-map')`); err != nil {
 			t.Fatal(err)
 		}

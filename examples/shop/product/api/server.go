@@ -46,8 +46,7 @@ func (s *Server) GetProducts(ctx context.Context, req *productv1.GetProductsRequ
 		return nil, transport.Errorf(transport.InvalidArgument, "TOO_MANY_IDS", "%d ids, at most %d", n, app.MaxIDs)
 	}
 	list, err := s.products.Get(ctx, req.GetIds())
-	var missing *app.MissingError
-	if errors.As(err, &missing) {
+	if missing, ok := errors.AsType[*app.MissingError](err); ok {
 		return nil, transport.Errorf(transport.NotFound, "PRODUCT_NOT_FOUND", "there is no product %q", missing.ID).
 			WithResource("product", missing.ID)
 	}

@@ -93,7 +93,7 @@ func (s *Store) After(ctx context.Context, after string, limit int) (users []dom
 	return users, nil
 }
 
-func scan(row interface{ Scan(...any) error }) (u domain.User, err error) {
+func scan(row interface{ Scan(dest ...any) error }) (u domain.User, err error) {
 	var at int64
 	err = row.Scan(&u.ID, &u.Name, &u.Email, &at)
 	u.CreatedAt = time.UnixMilli(at).UTC()
