@@ -11,6 +11,7 @@
 package order
 
 import (
+	"cmp"
 	"context"
 
 	"google.golang.org/grpc"
@@ -55,7 +56,7 @@ func New(ctx context.Context, cfg platform.Config) (_ *armature.Service, err err
 	if err != nil {
 		return nil, err
 	}
-	sagas, err := infra.NewSagas(ctx, svc, db, definitions)
+	sagas, err := infra.NewSagas(ctx, svc, db, cmp.Or(cfg.Node, "order"), definitions)
 	if err != nil {
 		return nil, err
 	}

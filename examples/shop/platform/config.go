@@ -1,6 +1,7 @@
 package platform
 
 import (
+	"cmp"
 	"io"
 	"log/slog"
 	"time"
@@ -17,6 +18,11 @@ import (
 type Config struct {
 	// Addr is the listen address: gRPC, or HTTP for the gateway. "127.0.0.1:0" picks a free port.
 	Addr string
+	// AdminAddr is where /metrics, /health and /ready are; empty picks a free loopback port.
+	AdminAddr string
+	// Node tells this copy of the service from others that share its database. It stays the same over restarts, so that
+	// a copy takes up at once what it left unfinished. Empty is the name of the service: there is one copy.
+	Node string
 	// DB is the URL of this service's own database, see DatabaseURL.
 	DB string
 	// Broker carries the events.
@@ -61,7 +67,7 @@ func serviceConfig(name string, cfg Config) armature.Config {
 	c := armature.Config{
 		Name:            name,
 		Environment:     "shop",
-		AdminAddr:       "127.0.0.1:0",
+		AdminAddr:       cmp.Or(cfg.AdminAddr, "127.0.0.1:0"),
 		LogWriter:       cfg.LogWriter,
 		LogLevel:        cfg.LogLevel,
 		Exporter:        cfg.Exporter,

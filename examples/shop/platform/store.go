@@ -1,6 +1,7 @@
 package platform
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"errors"
@@ -55,6 +56,7 @@ func OpenStore(ctx context.Context, svc *armature.Service, cfg Config, service s
 		Publisher:      cfg.Broker,
 		Logger:         svc.Logger,
 		TracerProvider: svc.TracerProvider,
+		Owner:          cmp.Or(cfg.Node, service),
 	})
 	if err != nil {
 		return nil, errors.Join(err, db.Close())

@@ -4,7 +4,6 @@ import (
 	"context"
 	"database/sql"
 	"fmt"
-	"os"
 
 	"github.com/armature-go/armature"
 	"github.com/armature-go/armature/examples/shop/order/app"
@@ -21,18 +20,14 @@ type Sagas struct {
 
 // NewSagas opens the journal beside the orders and makes its coordinator a worker of svc. A saga that another process,
 // or an earlier life of this one, left unfinished is taken over.
-func NewSagas(ctx context.Context, svc *armature.Service, db *platform.Store, definitions app.Sagas) (*Sagas, error) {
+// One that ran under the same node is taken over at once, another when its lease has run out.
+func NewSagas(ctx context.Context, svc *armature.Service, db *platform.Store, node string, definitions app.Sagas) (*Sagas, error) {
 	journal, err := sqlstore.New(sqlstore.Config{DB: db.DB, Dialect: db.Dialect})
 	if err != nil {
 		return nil, fmt.Errorf("order: journal: %w", err)
 	}
 	if err := journal.Migrate(ctx); err != nil {
 		return nil, fmt.Errorf("order: migrate journal: %w", err)
-	}
-	// The name is the same after a restart, so that this machine's unfinished sagas go on at once.
-	node, err := os.Hostname()
-	if err != nil {
-		return nil, fmt.Errorf("order: name the coordinator: %w", err)
 	}
 	coordinator, err := saga.NewCoordinator(saga.Config{
 		Store: journal, Node: node, Logger: svc.Logger, TracerProvider: svc.TracerProvider,
