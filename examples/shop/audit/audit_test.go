@@ -10,11 +10,13 @@ import (
 	"testing"
 	"time"
 
+	_ "github.com/jackc/pgx/v5/stdlib"
 	"go.uber.org/goleak"
 	_ "modernc.org/sqlite"
 
 	"github.com/armature-go/armature/examples/shop/audit"
 	"github.com/armature-go/armature/examples/shop/sim"
+	"github.com/armature-go/armature/internal/testsvc"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -82,19 +84,26 @@ type shop struct {
 func newShop(t *testing.T) *shop {
 	t.Helper()
 	dir := t.TempDir()
+	return newShopOn(t, func(service string) string { return "sqlite:" + filepath.Join(dir, service+".db") })
+}
+
+// newShopOn makes each service's database at the URL that it is given.
+func newShopOn(t *testing.T, url func(service string) string) *shop {
+	t.Helper()
+	dir := t.TempDir()
 	s := &shop{t, audit.Config{Ledgers: filepath.Join(dir, "ledgers"), Databases: map[string]string{}}}
 	if err := os.Mkdir(s.cfg.Ledgers, 0o700); err != nil {
 		t.Fatal(err)
 	}
 	for service, schema := range schemas {
-		s.cfg.Databases[service] = "sqlite:" + filepath.Join(dir, service+".db")
+		s.cfg.Databases[service] = url(service)
 		if service != "notification" {
 			schema += `CREATE TABLE armature_outbox (id BIGINT); CREATE TABLE armature_outbox_dead (id BIGINT);`
 		}
-		s.exec(service, `PRAGMA journal_mode = WAL;`+schema+rows[service])
+		s.exec(service, schema+rows[service])
 	}
 	// One that has neither books nor an outbox.
-	s.cfg.Databases["user"] = "sqlite:" + filepath.Join(dir, "user.db")
+	s.cfg.Databases["user"] = url("user")
 	s.exec("user", `CREATE TABLE users (id TEXT)`)
 	for name, list := range effects {
 		for _, e := range list {
@@ -106,7 +115,11 @@ func newShop(t *testing.T) *shop {
 
 func (s *shop) exec(service, statements string) {
 	s.t.Helper()
-	db, err := sql.Open("sqlite", "file:"+strings.TrimPrefix(s.cfg.Databases[service], "sqlite:")+"?_pragma=synchronous(OFF)")
+	driver, source := "pgx", s.cfg.Databases[service]
+	if file, ok := strings.CutPrefix(source, "sqlite:"); ok {
+		driver, source = "sqlite", "file:"+file+"?_pragma=journal_mode(WAL)&_pragma=synchronous(OFF)"
+	}
+	db, err := sql.Open(driver, source)
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -187,6 +200,19 @@ func TestAShopAtRestIsGreen(t *testing.T) {
 		if !strings.Contains(text, want) {
 			t.Errorf("no %q in\n%s", want, text)
 		}
+	}
+}
+
+func TestAShopOnPostgreSQL(t *testing.T) {
+	t.Parallel()
+	s := newShopOn(t, func(string) string { return testsvc.Postgres(t) })
+	if report := s.audit(); !report.Green() {
+		t.Errorf("red:\n%s", printed(t, report))
+	}
+	s.exec("inventory", `UPDATE stock SET on_hand = 8 WHERE product_id = 'pen'`)
+	s.exec("user", `CREATE TABLE armature_outbox (id BIGINT); CREATE TABLE armature_outbox_dead (id BIGINT); INSERT INTO armature_outbox VALUES (1)`)
+	if got := strings.Join(red(s.audit()), "; "); got != stock+"; "+outboxes {
+		t.Errorf("red: %s", got)
 	}
 }
 
