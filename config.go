@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"regexp"
+	"strconv"
 	"time"
 
 	"github.com/armature-go/armature/discovery"
@@ -127,8 +128,8 @@ func checkAddr(addr string) error {
 	if err != nil {
 		return err
 	}
-	if _, err := net.LookupPort("tcp", port); err != nil {
-		return fmt.Errorf("port %q is neither a number up to 65535 nor a known service", port)
+	if _, err := strconv.ParseUint(port, 10, 16); err != nil {
+		return fmt.Errorf("port %q is not a number up to 65535", port)
 	}
 	return nil
 }

@@ -326,7 +326,7 @@ func (s *setting) set(text, origin string) error {
 	rule := ""
 	switch v := s.field; {
 	case v.Addr().Type().Implements(textUnmarshaler):
-		u, _ := v.Addr().Interface().(encoding.TextUnmarshaler)
+		u, _ := reflect.TypeAssert[encoding.TextUnmarshaler](v.Addr())
 		if err := u.UnmarshalText([]byte(text)); err != nil {
 			rule = err.Error()
 		}
@@ -388,7 +388,7 @@ func (s *setting) text() string {
 		}
 		return RedactedValue
 	}
-	if m, ok := s.field.Addr().Interface().(encoding.TextMarshaler); ok {
+	if m, ok := reflect.TypeAssert[encoding.TextMarshaler](s.field.Addr()); ok {
 		if b, err := m.MarshalText(); err == nil {
 			return redactURL(string(b))
 		}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"slices"
 	"sync"
 	"syscall"
 )
@@ -80,9 +81,9 @@ start:
 		}
 	}
 	var errs []error
-	for i := len(members) - 1; i >= 0; i-- {
-		members[i].stop(cause)
-		errs = append(errs, <-members[i].done)
+	for _, m := range slices.Backward(members) {
+		m.stop(cause)
+		errs = append(errs, <-m.done)
 	}
 	for _, s := range services[len(members):] {
 		errs = append(errs, s.Close(context.WithoutCancel(ctx)))

@@ -122,8 +122,7 @@ func (s *Service) start(ctx context.Context) error {
 	base := tracing.WithProvider(context.WithoutCancel(ctx), s.TracerProvider)
 	for _, w := range workers {
 		w.start(base, func(err error) {
-			var p *panicError
-			if errors.As(err, &p) {
+			if p, ok := errors.AsType[*panicError](err); ok {
 				s.Logger.ErrorContext(base, "worker panicked", slog.String("worker", w.name), slog.Any("panic", p.value), slog.String("stack", string(p.stack)))
 			}
 			s.failed <- fmt.Errorf("armature: service %s: %w", s.cfg.Name, err)

@@ -174,11 +174,11 @@ func explain(err error) string {
 		return "not sent, the breaker is open"
 	}
 	e := transport.AsError(err)
-	text := fmt.Sprintf("%v %s: %s", e.Code, e.Reason, e.Message)
+	var places strings.Builder
 	for _, v := range e.Details.Violations {
-		text += fmt.Sprintf(" (%s %s)", v.Pointer, v.Detail)
+		fmt.Fprintf(&places, " (%s %s)", v.Pointer, v.Detail)
 	}
-	return text
+	return fmt.Sprintf("%v %s: %s%s", e.Code, e.Reason, e.Message, places.String())
 }
 
 // printTrace prints the spans of the first call, each below its parent.

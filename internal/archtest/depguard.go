@@ -38,9 +38,16 @@ func Depguard(rules []Rule) string {
 }
 
 // prefixes translates patterns to depguard's: a prefix, or exact with "$".
+// Depguard looks at the one entry that sorts next to an import, so an entry
+// inside a subtree that is allowed as a whole would hide the subtree.
 func prefixes(r Rule) []string {
+	patterns := slices.Concat(qualify(r.Ours), r.Third)
 	var out []string
-	for _, p := range slices.Concat(qualify(r.Ours), r.Third) {
+	for i, p := range patterns {
+		covered := func(other string) bool { return other != p && match(other, strings.TrimSuffix(p, "/...")) }
+		if slices.ContainsFunc(patterns, covered) || slices.Contains(patterns[:i], p) {
+			continue
+		}
 		base, subtree := strings.CutSuffix(p, "/...")
 		out = append(out, base+"$")
 		if subtree {
