@@ -109,7 +109,7 @@ func (a Amount) String() string {
 // magnitude is the absolute value, also of the smallest int64.
 func magnitude(n int64) uint64 {
 	if n < 0 {
-		return uint64(-(n + 1)) + 1 //nolint:gosec // -(n+1) of a negative n fits
+		return uint64(-(n + 1)) + 1
 	}
 	return uint64(n)
 }

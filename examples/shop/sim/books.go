@@ -225,7 +225,7 @@ type luck struct {
 }
 
 func newDice(f Faults, stream uint64) *dice {
-	return &dice{faults: f, rand: rand.New(rand.NewPCG(f.Seed, stream))} //nolint:gosec // faults that can be repeated, no secrets
+	return &dice{faults: f, rand: rand.New(rand.NewPCG(f.Seed, stream))}
 }
 
 func (d *dice) roll() luck {
