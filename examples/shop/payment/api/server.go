@@ -2,8 +2,8 @@
 //
 //	paymentv1.RegisterPaymentServiceServer(svc.GRPC, api.New(payments, svc.Logger))
 //
-// Refusals are FAILED_PRECONDITION, unknown outcomes ABORTED with reason OUTCOME_UNKNOWN (repeat with the same key), charges that were undone
-// before they came ABORTED with reason UNDONE.
+// Refusals are FAILED_PRECONDITION. Unknown outcomes are ABORTED with reason OUTCOME_UNKNOWN: repeat with the same key.
+// Charges that were undone before they came are ABORTED with reason UNDONE.
 package api
 
 import (

@@ -2,8 +2,8 @@
 //
 //	shippingv1.RegisterShippingServiceServer(svc.GRPC, api.New(shipments, svc.Logger))
 //
-// Refusals are FAILED_PRECONDITION, unknown outcomes ABORTED with reason OUTCOME_UNKNOWN (repeat with the same key), bookings that were undone
-// before they came ABORTED with reason UNDONE. Addresses are never logged.
+// Refusals are FAILED_PRECONDITION. Unknown outcomes are ABORTED with reason OUTCOME_UNKNOWN: repeat with the same key.
+// Bookings that were undone before they came are ABORTED with reason UNDONE. Addresses are never logged.
 package api
 
 import (
