@@ -69,32 +69,14 @@ func open(ctx context.Context, o options) (_ *shop, err error) {
 			err = errors.Join(err, s.release(context.WithoutCancel(ctx)))
 		}
 	}()
-	s.logs = &lines{w: o.logs}
-	if s.data == "" {
-		if s.data, err = os.MkdirTemp("", "shop-"); err != nil {
-			return nil, fmt.Errorf("shop: make data folder: %w", err)
-		}
-	}
-	if s.data, err = filepath.Abs(s.data); err != nil {
-		return nil, fmt.Errorf("shop: data folder: %w", err)
-	}
-	if err := os.MkdirAll(s.data, 0o700); err != nil {
-		return nil, fmt.Errorf("shop: make data folder: %w", err)
-	}
-	if s.database == nil {
-		s.database = func(ctx context.Context, service string) (string, error) {
-			return platform.DatabaseURL(ctx, s.db, s.data, service)
-		}
+	if err := s.prepare(); err != nil {
+		return nil, err
 	}
 	// The broker comes first: it refuses a folder that another shop uses.
 	if err := s.openBroker(ctx); err != nil {
 		return nil, err
 	}
-	log, err := s.logger("outside")
-	if err != nil {
-		return nil, err
-	}
-	if s.outside, err = sim.New(sim.Config{Dir: s.ledgers(), Logger: log, Faults: s.faults}); err != nil {
+	if s.outside, err = s.openOutside(); err != nil {
 		return nil, err
 	}
 	if err := s.openServices(ctx); err != nil {
@@ -103,26 +85,66 @@ func open(ctx context.Context, o options) (_ *shop, err error) {
 	return s, nil
 }
 
-func (s *shop) ledgers() string { return filepath.Join(s.data, "outside") }
+// prepare fills in what the options leave open.
+func (o *options) prepare() (err error) {
+	o.logs = &lines{w: o.logs}
+	if o.data == "" {
+		if o.data, err = os.MkdirTemp("", "shop-"); err != nil {
+			return fmt.Errorf("shop: make data folder: %w", err)
+		}
+	}
+	if o.data, err = filepath.Abs(o.data); err != nil {
+		return fmt.Errorf("shop: data folder: %w", err)
+	}
+	if err := os.MkdirAll(o.data, 0o700); err != nil {
+		return fmt.Errorf("shop: make data folder: %w", err)
+	}
+	if o.database == nil {
+		o.database = func(ctx context.Context, service string) (string, error) {
+			return platform.DatabaseURL(ctx, o.db, o.data, service)
+		}
+	}
+	return nil
+}
 
-func (s *shop) logger(name string) (*slog.Logger, error) {
-	return logging.New(logging.Config{Service: name, Environment: "shop", Level: s.level, Writer: s.logs})
+func (o *options) ledgers() string { return filepath.Join(o.data, "outside") }
+
+func (o *options) logger(name string) (*slog.Logger, error) {
+	return logging.New(logging.Config{Service: name, Environment: "shop", Level: o.level, Writer: o.logs})
+}
+
+// embedded opens the broker that the shop brings along. listen is where other processes find it, empty for none.
+func (o *options) embedded(ctx context.Context, listen string) (*natsembed.Server, error) {
+	log, err := o.logger("broker")
+	if err != nil {
+		return nil, err
+	}
+	return natsembed.Open(ctx, natsembed.Config{StoreDir: filepath.Join(o.data, "broker"), Listen: listen, Logger: log})
+}
+
+// openOutside opens the companies outside the shop.
+func (o *options) openOutside() (*sim.Sim, error) {
+	log, err := o.logger("outside")
+	if err != nil {
+		return nil, err
+	}
+	return sim.New(sim.Config{Dir: o.ledgers(), Logger: log, Faults: o.faults})
 }
 
 func (s *shop) openBroker(ctx context.Context) error {
-	log, err := s.logger("broker")
-	if err != nil {
-		return err
-	}
 	switch s.options.broker {
 	case "memory:":
+		log, err := s.logger("broker")
+		if err != nil {
+			return err
+		}
 		b, err := memory.New(memory.Config{Logger: log})
 		if err != nil {
 			return err
 		}
 		s.broker, s.close = b, b.Close
 	case "", "nats+embedded:":
-		server, err := natsembed.Open(ctx, natsembed.Config{StoreDir: filepath.Join(s.data, "broker"), Logger: log})
+		server, err := s.embedded(ctx, "")
 		if err != nil {
 			return err
 		}
@@ -146,18 +168,7 @@ func (s *shop) openServices(ctx context.Context) error {
 		LogWriter: s.logs, LogLevel: s.level, Exporter: exporter(), ShutdownTimeout: s.shutdownTimeout,
 		CardURL: urls.Card, CarrierURL: urls.Carrier, MailURL: urls.Mail, Intercept: s.intercept,
 	}
-	for _, service := range []struct {
-		name string
-		open func(context.Context, platform.Config) (*armature.Service, error)
-	}{
-		{"user", user.New},
-		{"product", product.New},
-		{"inventory", inventory.New},
-		{"payment", payment.New},
-		{"shipping", shipping.New},
-		{"order", order.New},
-		{"notification", notification.New},
-	} {
+	for _, service := range behindTheEdge() {
 		cfg := common
 		if cfg.DB, err = s.database(ctx, service.name); err != nil {
 			return err
@@ -170,7 +181,34 @@ func (s *shop) openServices(ctx context.Context) error {
 	// The first to stop is the one that gives its clients time to notice.
 	edge := common
 	edge.Addr, edge.DrainDelay = s.addr, s.drainDelay
-	return s.add("gateway")(gateway.New(ctx, gateway.Config{Config: edge, Data: s.data}))
+	return s.add(gatewayName)(openGateway(s.data)(ctx, edge))
+}
+
+// service is one of the shop's services and how it is built.
+type service struct {
+	name string
+	open func(context.Context, platform.Config) (*armature.Service, error)
+}
+
+const gatewayName = "gateway"
+
+// behindTheEdge lists the services but the gateway, each after those it calls.
+func behindTheEdge() []service {
+	return []service{
+		{"user", user.New},
+		{"product", product.New},
+		{"inventory", inventory.New},
+		{"payment", payment.New},
+		{"shipping", shipping.New},
+		{"order", order.New},
+		{"notification", notification.New},
+	}
+}
+
+func openGateway(data string) func(context.Context, platform.Config) (*armature.Service, error) {
+	return func(ctx context.Context, cfg platform.Config) (*armature.Service, error) {
+		return gateway.New(ctx, gateway.Config{Config: cfg, Data: data})
+	}
 }
 
 func (s *shop) add(name string) func(*armature.Service, error) error {
@@ -236,12 +274,20 @@ func (s *shop) release(ctx context.Context) error {
 
 // describe tells a person what there is to do.
 func (s *shop) describe(out io.Writer, took time.Duration) {
-	url := "http://" + s.gateway().HTTPAddr()
+	admins := make([]string, len(s.services))
+	for i, svc := range s.services {
+		admins[i] = svc.AdminAddr()
+	}
+	printGuide(out, took, s.data, s.gateway().HTTPAddr(), s.names, admins)
+}
+
+func printGuide(out io.Writer, took time.Duration, data, edge string, names, admins []string) {
+	url := "http://" + edge
 	fmt.Fprintf(out, "The shop is open (%s).\n\n", took.Round(time.Millisecond))
-	fmt.Fprintf(out, "  gateway       %s/api/products\n  data          %s\n", url, s.data)
+	fmt.Fprintf(out, "  gateway       %s/api/products\n  data          %s\n", url, data)
 	fmt.Fprintf(out, "\n  /metrics, /ready and /health of\n")
-	for i, name := range s.names {
-		fmt.Fprintf(out, "  %-13s http://%s/metrics\n", name, s.services[i].AdminAddr())
+	for i, name := range names {
+		fmt.Fprintf(out, "  %-13s http://%s/metrics\n", name, admins[i])
 	}
 	fmt.Fprintf(out, `
 Place an order:
