@@ -37,7 +37,9 @@ var (
 		"modernc.org/sqlite/...",
 	}
 
-	internalSQL = []string{"internal/sqldb", "internal/lease", "internal/groupcommit"}
+	// Boundaries between durable writes may carry a failpoint, which is empty
+	// without its build tag.
+	internalSQL = []string{"internal/sqldb", "internal/lease", "internal/groupcommit", "internal/failpoint"}
 	// heavy is what a leaf package must never make its user compile.
 	heavy = slices.Concat(grpcServer, otelAPI, otelSDK, otelExporters, prometheus, brokers, sqlDrivers)
 )
@@ -83,9 +85,9 @@ func Table() []Rule {
 		library("transport/httpx", []string{"flow", "transport", "resilience", "discovery", "tracing", "logging"}, slices.Concat(kitEndpoint, otelAPI, prometheus), grpcServer, otelExporters, brokers),
 		library("transport/grpcx", []string{"flow", "transport", "resilience", "discovery", "tracing", "logging"}, slices.Concat(kitEndpoint, otelAPI, prometheus, grpcWords, []string{"google.golang.org/grpc/..."}), otelExporters, brokers),
 
-		library("internal/sqldb", []string{"flow"}, nil, heavy),
-		library("internal/lease", []string{"flow", "internal/sqldb"}, nil, heavy),
-		library("internal/groupcommit", []string{"flow", "internal/sqldb"}, nil, heavy),
+		library("internal/sqldb", []string{"flow", "internal/failpoint"}, nil, heavy),
+		library("internal/lease", []string{"flow", "internal/sqldb", "internal/failpoint"}, nil, heavy),
+		library("internal/groupcommit", []string{"flow", "internal/sqldb", "internal/failpoint"}, nil, heavy),
 
 		library("internal/failpoint", nil, nil, heavy),
 
@@ -120,6 +122,9 @@ func Required() []string {
 		"examples/quickstart",
 		"examples/shop",
 		"flow",
+		"internal/failpoint",
+		"internal/groupcommit",
+		"internal/lease",
 		"internal/sqldb",
 		"internal/testsvc",
 		"logging",
