@@ -43,14 +43,21 @@ func TestAnOrderIsConfirmedUnderOneTrace(t *testing.T) {
 	if len(trace) != 32 {
 		t.Fatalf("X-Trace-ID = %q", trace)
 	}
+	mails := 0
 	missing := []string{"gateway", "order", "inventory", "payment", "shipping", "notification"}
 	for _, line := range s.logs.lines() {
 		if line.TraceID == trace {
 			missing = slices.DeleteFunc(missing, func(name string) bool { return name == line.Service })
+			if line.Msg == "mail sent" {
+				mails++
+			}
 		}
 	}
 	if len(missing) > 0 {
 		t.Errorf("trace %s is in no log line of %v", trace, missing)
+	}
+	if mails != 2 {
+		t.Errorf("%d mails were sent under the trace, want shipped and confirmed", mails)
 	}
 	for _, secret := range []string{"tok_visa", "1 Main Street", "ada@example"} {
 		for _, line := range s.logs.lines() {

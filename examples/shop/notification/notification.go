@@ -50,7 +50,7 @@ func New(ctx context.Context, cfg platform.Config) (_ *armature.Service, err err
 	if err != nil {
 		return nil, err
 	}
-	mailer, err := infra.NewMailer(cfg.MailURL, svc.TracerProvider)
+	mailer, err := infra.NewMailer(cfg.MailURL, svc.TracerProvider, svc.Logger)
 	if err != nil {
 		return nil, err
 	}
@@ -65,7 +65,7 @@ func New(ctx context.Context, cfg platform.Config) (_ *armature.Service, err err
 	}
 	svc.Check("broker", cfg.Broker.Ping)
 
-	notifications := app.New(infra.NewStore(db), infra.NewDirectory(users), mailer)
+	notifications := app.New(infra.NewStore(db), infra.NewDirectory(users), mailer, infra.Resume)
 	noted := make(chan struct{}, 1)
 	handle := in.Handle(group, api.Consume(notifications, svc.Logger))
 	consume := func(ctx context.Context, d *messaging.Delivery) error {

@@ -1,6 +1,6 @@
 // Package app holds what the notification service does: note which mails the shop's events ask for, and send each once.
 //
-//	notifications := app.New(store, users, mailer)
+//	notifications := app.New(store, users, mailer, resume)
 //	sent, err := notifications.SendPending(ctx) // repeats what was not acknowledged, with the same key
 //
 // Noting happens in the transaction that also marks the event as handled; sending happens outside of any, under a key
@@ -23,7 +23,7 @@ const batch = 64
 // Store keeps notifications.
 type Store interface {
 	// Note writes with tx whose order it is, where customerID is known, and that a mail is due, unless kind is None. It
-	// changes nothing that is known already.
+	// keeps the origin it finds in ctx and changes nothing that is known already.
 	Note(ctx context.Context, tx *sql.Tx, kind domain.Kind, orderID, customerID string) error
 	// Pending answers the oldest unsent mails whose customer is known, at most limit, those after the one named first.
 	Pending(ctx context.Context, after string, limit int) ([]domain.Notification, error)
@@ -38,6 +38,9 @@ type Directory interface {
 	Email(ctx context.Context, customerID string) (string, error)
 }
 
+// Resume returns a context under which work counts as part of the request that a mail goes back to.
+type Resume func(ctx context.Context, origin domain.Origin) context.Context
+
 // Mailer is the mail server outside the shop, with one effect per key.
 type Mailer interface {
 	Send(ctx context.Context, key, to string, n domain.Notification) error
@@ -48,11 +51,12 @@ type Notifications struct {
 	store     Store
 	directory Directory
 	mailer    Mailer
+	resume    Resume
 }
 
 // New returns the use cases over their neighbours.
-func New(store Store, directory Directory, mailer Mailer) *Notifications {
-	return &Notifications{store: store, directory: directory, mailer: mailer}
+func New(store Store, directory Directory, mailer Mailer, resume Resume) *Notifications {
+	return &Notifications{store: store, directory: directory, mailer: mailer, resume: resume}
 }
 
 // Note writes down, with tx, what an event asks for.
@@ -94,6 +98,7 @@ func (s *Notifications) SendPending(ctx context.Context) (sent int, err error) {
 }
 
 func (s *Notifications) send(ctx context.Context, n domain.Notification) error {
+	ctx = s.resume(ctx, n.Origin)
 	to, err := s.directory.Email(ctx, n.CustomerID)
 	if err != nil {
 		return err

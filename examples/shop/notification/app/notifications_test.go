@@ -45,6 +45,12 @@ func (directory) Email(_ context.Context, customer string) (string, error) {
 	return customer + "@example.com", nil
 }
 
+type originKey struct{}
+
+func resume(ctx context.Context, origin domain.Origin) context.Context {
+	return context.WithValue(ctx, originKey{}, origin)
+}
+
 // mailer has one effect per key and loses the answers it is told to.
 type mailer struct {
 	inbox map[string]string
@@ -52,7 +58,10 @@ type mailer struct {
 	block string
 }
 
-func (m *mailer) Send(_ context.Context, key, to string, _ domain.Notification) error {
+func (m *mailer) Send(ctx context.Context, key, to string, n domain.Notification) error {
+	if ctx.Value(originKey{}) != n.Origin {
+		return errors.New("sent under another origin")
+	}
 	if m.block != "" && strings.Contains(key, m.block) {
 		return errors.New("not now")
 	}
@@ -68,7 +77,7 @@ func rows(n int) (rows []domain.Notification) {
 	for i := range n {
 		rows = append(rows, domain.Notification{
 			ID: fmt.Sprintf("n-%04d", i), OrderID: fmt.Sprintf("o-%04d", i), CustomerID: "ada",
-			Kind: domain.Confirmed, State: domain.Pending,
+			Kind: domain.Confirmed, State: domain.Pending, Origin: domain.Origin{CorrelationID: fmt.Sprint(i)},
 		})
 	}
 	return rows
@@ -77,7 +86,7 @@ func rows(n int) (rows []domain.Notification) {
 func TestSendPendingSendsEachMailOnceAlthoughAnswersAreLost(t *testing.T) {
 	t.Parallel()
 	store, server := &table{rows: rows(200)}, &mailer{inbox: map[string]string{}, lose: 3}
-	notifications := app.New(store, directory{}, server)
+	notifications := app.New(store, directory{}, server, resume)
 	if sent, err := notifications.SendPending(t.Context()); err == nil || sent != 197 {
 		t.Fatalf("SendPending = %d, %v, want 197 and the lost answers", sent, err)
 	}
@@ -92,7 +101,7 @@ func TestSendPendingSendsEachMailOnceAlthoughAnswersAreLost(t *testing.T) {
 func TestSendPendingIsNotHeldUpByOneMail(t *testing.T) {
 	t.Parallel()
 	store, server := &table{rows: rows(100)}, &mailer{inbox: map[string]string{}, block: "o-0000"}
-	if sent, err := app.New(store, directory{}, server).SendPending(t.Context()); err == nil || sent != 99 {
+	if sent, err := app.New(store, directory{}, server, resume).SendPending(t.Context()); err == nil || sent != 99 {
 		t.Errorf("SendPending = %d, %v, want 99 and the error of the one", sent, err)
 	}
 }

@@ -44,6 +44,13 @@ type Notification struct {
 	Kind       Kind
 	State      State
 	CreatedAt  time.Time
+	Origin     Origin
+}
+
+// Origin is the request that in the end asked for a mail, so that the mail shows up under its trace.
+type Origin struct {
+	TraceParent   string
+	CorrelationID string
 }
 
 // Key names the mail towards the mail server, which has one effect per key.

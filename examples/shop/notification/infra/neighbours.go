@@ -3,6 +3,7 @@ package infra
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"sync"
 
 	"go.opentelemetry.io/otel/trace"
@@ -44,6 +45,7 @@ func (d *Directory) Email(ctx context.Context, customerID string) (string, error
 
 // Mailer is an app.Mailer over HTTP. It is safe for concurrent use.
 type Mailer struct {
+	log    *slog.Logger
 	client *outside.Client
 	send   transport.Func[mailRequest, receipt]
 }
@@ -61,7 +63,7 @@ type receipt struct {
 }
 
 // NewMailer returns a client of the mail server at url.
-func NewMailer(url string, spans trace.TracerProvider) (*Mailer, error) {
+func NewMailer(url string, spans trace.TracerProvider, log *slog.Logger) (*Mailer, error) {
 	client, err := outside.New(outside.Config{Name: "mail server", URL: url, TracerProvider: spans})
 	if err != nil {
 		return nil, err
@@ -70,7 +72,7 @@ func NewMailer(url string, spans trace.TracerProvider) (*Mailer, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Mailer{client: client, send: send}, nil
+	return &Mailer{log: log, client: client, send: send}, nil
 }
 
 // Close gives idle connections back.
@@ -79,5 +81,8 @@ func (m *Mailer) Close() { m.client.Close() }
 // Send is described by app.Mailer.
 func (m *Mailer) Send(ctx context.Context, key, to string, n domain.Notification) error {
 	_, err := m.send(outside.WithKey(ctx, key), mailRequest{Ref: n.OrderID, To: to, Template: string(n.Kind)})
+	if err == nil {
+		m.log.InfoContext(ctx, "mail sent", "kind", string(n.Kind), "order_id", n.OrderID)
+	}
 	return err
 }

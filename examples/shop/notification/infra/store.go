@@ -1,8 +1,8 @@
 // Package infra connects the notification service to its database, to the user service and to the mail server.
 //
 //	store := infra.NewStore(shared)                       // a database with the Schema
-//	mailer, err := infra.NewMailer(cfg.MailURL, svc.TracerProvider)
-//	notifications := app.New(store, infra.NewDirectory(users), mailer)
+//	mailer, err := infra.NewMailer(cfg.MailURL, svc.TracerProvider, svc.Logger)
+//	notifications := app.New(store, infra.NewDirectory(users), mailer, infra.Resume)
 //
 // An order gets each kind of mail at most once, whatever is delivered how often: the table says so.
 package infra
@@ -35,6 +35,8 @@ func Schema() []string {
 			order_id    TEXT NOT NULL PRIMARY KEY,
 			customer_id TEXT NOT NULL)`,
 		`CREATE INDEX notifications_pending ON notifications (state, id)`,
+		`ALTER TABLE notifications ADD COLUMN traceparent TEXT NOT NULL DEFAULT ''`,
+		`ALTER TABLE notifications ADD COLUMN correlation_id TEXT NOT NULL DEFAULT ''`,
 	}
 }
 
@@ -58,15 +60,18 @@ func (s *Store) Note(ctx context.Context, tx *sql.Tx, kind domain.Kind, orderID,
 	if kind == domain.None {
 		return nil
 	}
+	origin := originOf(ctx)
 	if _, err := tx.ExecContext(ctx, s.db.Dialect.Rebind(`INSERT INTO notifications
-		(id, order_id, kind, state, created_at) VALUES (?, ?, ?, ?, ?) ON CONFLICT (order_id, kind) DO NOTHING`),
-		flow.NewID(), orderID, string(kind), string(domain.Pending), time.Now().UnixMilli()); err != nil {
+		(id, order_id, kind, state, created_at, traceparent, correlation_id) VALUES (?, ?, ?, ?, ?, ?, ?)
+		ON CONFLICT (order_id, kind) DO NOTHING`),
+		flow.NewID(), orderID, string(kind), string(domain.Pending), time.Now().UnixMilli(),
+		origin.TraceParent, origin.CorrelationID); err != nil {
 		return fmt.Errorf("notification: note %s of order %s: %w", kind, orderID, err)
 	}
 	return nil
 }
 
-const columns = `SELECT n.id, n.order_id, COALESCE(r.customer_id, ''), n.kind, n.state, n.created_at
+const columns = `SELECT n.id, n.order_id, COALESCE(r.customer_id, ''), n.kind, n.state, n.created_at, n.traceparent, n.correlation_id
 	FROM notifications n LEFT JOIN recipients r ON r.order_id = n.order_id `
 
 // Pending is described by app.Store.
@@ -102,7 +107,8 @@ func (s *Store) query(ctx context.Context, query string, args ...any) (list []do
 			n       domain.Notification
 			created int64
 		)
-		if err := rows.Scan(&n.ID, &n.OrderID, &n.CustomerID, &n.Kind, &n.State, &created); err != nil {
+		if err := rows.Scan(&n.ID, &n.OrderID, &n.CustomerID, &n.Kind, &n.State, &created,
+			&n.Origin.TraceParent, &n.Origin.CorrelationID); err != nil {
 			return nil, fmt.Errorf("notification: load: %w", err)
 		}
 		n.CreatedAt = time.UnixMilli(created)

@@ -25,6 +25,8 @@ func TestNotifications(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			ctx := t.Context()
+			origin := domain.Origin{TraceParent: "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01", CorrelationID: "c-1"}
+			asked := infra.Resume(ctx, origin)
 			db, dialect, err := armature.OpenDB(ctx, url(t))
 			if err != nil {
 				t.Fatal(err)
@@ -41,7 +43,7 @@ func TestNotifications(t *testing.T) {
 			store := infra.NewStore(shared)
 			note := func(kind domain.Kind, order, customer string) {
 				t.Helper()
-				err := shared.InTx(ctx, func(ctx context.Context, tx *sql.Tx) error {
+				err := shared.InTx(asked, func(ctx context.Context, tx *sql.Tx) error {
 					return store.Note(ctx, tx, kind, order, customer)
 				})
 				if err != nil {
@@ -67,6 +69,9 @@ func TestNotifications(t *testing.T) {
 			due := pending("")
 			if len(due) != 2 || due[0].Kind != domain.Shipped || due[0].CustomerID != "cust-01" || due[1].Kind != domain.Confirmed {
 				t.Fatalf("Pending = %+v, want shipped and confirmed to cust-01", due)
+			}
+			if due[0].Origin != origin || due[1].Origin != origin {
+				t.Errorf("the mails go back to %+v and %+v, want %+v", due[0].Origin, due[1].Origin, origin)
 			}
 			if rest := pending(due[0].ID); len(rest) != 1 || rest[0].ID != due[1].ID {
 				t.Errorf("Pending after the first = %+v", rest)
