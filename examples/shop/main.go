@@ -62,7 +62,7 @@ func run(ctx context.Context, args []string, out, logs io.Writer) error {
 	flags.StringVar(&o.db, "db", "sqlite:", "database `server`: sqlite: keeps files in the data folder, postgres://… one database per service")
 	flags.StringVar(&o.broker, "broker", "nats+embedded:", "`broker`: nats+embedded: keeps events in the data folder, memory: forgets them with the process")
 	flags.DurationVar(&o.drainDelay, "drain-delay", 200*time.Millisecond, "how long the gateway still answers after it said that it is not ready")
-	flags.DurationVar(&o.shutdownTimeout, "shutdown-timeout", armature.DefaultShutdownTimeout, "how long requests under way may take when the shop stops")
+	flags.DurationVar(&o.shutdownTimeout, "shutdown-timeout", 15*time.Second, "how long requests under way may take when the shop stops; none waits longer for its order")
 	flags.TextVar(level, "v", new(slog.LevelVar), "lowest `level` of the log: debug, info, warn, error")
 	flags.Usage = func() {
 		fmt.Fprint(out, "usage: shop [flags]\n       shop play [-addr URL] [FILE]\n       shop SERVICE [flags]\n\nflags:\n")

@@ -43,6 +43,9 @@ func openShop(t *testing.T, o options) *opened {
 		o.data = t.TempDir()
 	}
 	o.addr = "127.0.0.1:0"
+	if o.shutdownTimeout == 0 {
+		o.shutdownTimeout = 30 * time.Second
+	}
 	logs := &buffer{}
 	o.logs = logs
 	s, err := open(t.Context(), o)

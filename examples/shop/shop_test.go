@@ -194,6 +194,28 @@ func TestNothingIsLostOrDoubledWhenTheOutsideIsUnreliable(t *testing.T) {
 	s.audit(t, true)
 }
 
+func TestARequestThatWaitsIsAnsweredWhenTheShopStops(t *testing.T) {
+	t.Parallel()
+	s := openShop(t, options{broker: "memory:", shutdownTimeout: 8 * time.Second, faults: sim.Faults{FailBefore: 1}})
+	answers := make(chan answer, 1)
+	go func() {
+		defer close(answers) // also when do ends the test
+		answers <- s.do(t, "POST", "/api/orders", wish("tok_visa", "sku-tea", "DE"), "Prefer", "wait=30")
+	}()
+	for count(t, s.books.Databases["order"], "orders") == 0 { // the request waits, or is about to
+		<-time.After(5 * time.Millisecond)
+	}
+	if err := s.stop(); err != nil {
+		t.Errorf("stop = %v", err)
+	}
+	a := <-answers
+	var o orderView
+	a.decode(t, &o)
+	if a.status != http.StatusAccepted || o.Status != "pending" || a.header.Get("Preference-Applied") != "wait=7" {
+		t.Errorf("the request was answered %d %s, Preference-Applied %q, want 202 pending after 7 s", a.status, a.body, a.header.Get("Preference-Applied"))
+	}
+}
+
 func TestAReusedFolderGoesOn(t *testing.T) {
 	t.Parallel()
 	data := t.TempDir()

@@ -79,7 +79,7 @@ func New(ctx context.Context, cfg Config) (_ *armature.Service, err error) {
 			err = platform.Abandon(ctx, svc, err)
 		}
 	}()
-	g := &gateway{svc: svc}
+	g := &gateway{svc: svc, longest: longestWait(cfg.ShutdownTimeout)}
 	for _, neighbour := range []struct {
 		name string
 		use  func(grpc.ClientConnInterface)
@@ -111,8 +111,17 @@ func New(ctx context.Context, cfg Config) (_ *armature.Service, err error) {
 	return svc, nil
 }
 
+// longestWait leaves a request that waits the time to be answered when the gateway stops.
+func longestWait(shutdown time.Duration) time.Duration {
+	if shutdown == 0 {
+		shutdown = armature.DefaultShutdownTimeout
+	}
+	return max(min(maxWait, shutdown-time.Second), 0)
+}
+
 type gateway struct {
 	svc      *armature.Service
+	longest  time.Duration // that a request may wait for an order
 	orders   orderv1.OrderServiceClient
 	users    userv1.UserServiceClient
 	products productv1.ProductServiceClient
@@ -182,7 +191,7 @@ func (g *gateway) place(ctx context.Context, req placeRequest) (changeResponse, 
 	if err != nil {
 		return changeResponse{}, unprocessable(err)
 	}
-	return g.settle(ctx, placed.GetOrder(), http.StatusCreated, waitOf(req.Prefer)), nil
+	return g.settle(ctx, placed.GetOrder(), http.StatusCreated, waitOf(req.Prefer, g.longest)), nil
 }
 
 // unprocessable makes the order service's refusal of a well-formed body a 422.
@@ -222,7 +231,7 @@ func (g *gateway) refund(ctx context.Context, req refundRequest) (changeResponse
 	if err != nil {
 		return changeResponse{}, err
 	}
-	return g.settle(ctx, got.GetOrder(), http.StatusOK, waitOf(req.Prefer)), nil
+	return g.settle(ctx, got.GetOrder(), http.StatusOK, waitOf(req.Prefer, g.longest)), nil
 }
 
 func (g *gateway) ordersOf(ctx context.Context, req customerRequest) (ordersResponse, error) {

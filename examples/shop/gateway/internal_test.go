@@ -22,12 +22,23 @@ func TestWaitOf(t *testing.T) {
 		"wait=soon":              0,
 		"waiting=10":             0,
 	} {
-		if got := waitOf([]string{header}); got != want {
+		if got := waitOf([]string{header}, maxWait); got != want {
 			t.Errorf("waitOf(%q) = %s, want %s", header, got, want)
 		}
 	}
-	if got := waitOf([]string{"respond-async", "wait=2"}); got != 2*time.Second {
+	if got := waitOf([]string{"respond-async", "wait=2"}, maxWait); got != 2*time.Second {
 		t.Errorf("of two headers waitOf = %s, want 2s", got)
+	}
+}
+
+func TestLongestWaitFitsTheShutdown(t *testing.T) {
+	t.Parallel()
+	for shutdown, want := range map[time.Duration]time.Duration{
+		0: 9 * time.Second, 500 * time.Millisecond: 0, 15 * time.Second: 14 * time.Second, time.Minute: maxWait,
+	} {
+		if got := longestWait(shutdown); got != want {
+			t.Errorf("longestWait(%s) = %s, want %s", shutdown, got, want)
+		}
 	}
 }
 

@@ -132,8 +132,8 @@ func (v violations) err() error {
 	return transport.Invalid(v...)
 }
 
-// waitOf reads the preference wait=SECONDS of RFC 7240, at most maxWait. What cannot be read is no preference.
-func waitOf(prefer []string) time.Duration {
+// waitOf reads the preference wait=SECONDS of RFC 7240, at most longest. What cannot be read is no preference.
+func waitOf(prefer []string, longest time.Duration) time.Duration {
 	for _, preference := range strings.Split(strings.Join(prefer, ","), ",") {
 		name, value, ok := strings.Cut(preference, "=")
 		if !ok || !strings.EqualFold(strings.TrimSpace(name), "wait") {
@@ -144,7 +144,7 @@ func waitOf(prefer []string) time.Duration {
 		if err != nil {
 			return 0
 		}
-		return min(time.Duration(seconds)*time.Second, maxWait)
+		return min(time.Duration(seconds)*time.Second, longest)
 	}
 	return 0
 }
