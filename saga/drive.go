@@ -15,6 +15,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/armature-go/armature/flow"
+	"github.com/armature-go/armature/internal/failpoint"
 )
 
 // errStopped ends the drive of a saga without a verdict: the process is
@@ -167,6 +168,7 @@ func (t *term) advance(ctx context.Context, s *state, p program) error {
 func (t *term) forward(ctx context.Context, s *state, p program, step int) error {
 	m := s.steps[step]
 	body, unknown, err := t.attempts(ctx, s, p, step, OpDo)
+	failpoint.Hit("saga: step answered")
 	switch {
 	case errors.Is(err, errStopped), errors.Is(err, ErrFenced):
 		return err
@@ -188,6 +190,7 @@ func (t *term) forward(ctx context.Context, s *state, p program, step int) error
 func (t *term) backward(ctx context.Context, s *state, p program, step int) error {
 	m := s.steps[step]
 	_, _, err := t.attempts(ctx, s, p, step, OpUndo)
+	failpoint.Hit("saga: undo answered")
 	switch {
 	case errors.Is(err, errStopped), errors.Is(err, ErrFenced):
 		return err

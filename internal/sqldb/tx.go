@@ -4,6 +4,8 @@ import (
 	"context"
 	"database/sql"
 	"fmt"
+
+	"github.com/armature-go/armature/internal/failpoint"
 )
 
 // InTx runs fn in a transaction and commits when it returns nil. When fn
@@ -31,5 +33,6 @@ func InTx(ctx context.Context, db *sql.DB, fn func(ctx context.Context, tx *sql.
 	if err := tx.Commit(); err != nil {
 		return fmt.Errorf("commit transaction: %w", err)
 	}
+	failpoint.Caller()
 	return nil
 }

@@ -16,6 +16,7 @@ import (
 	"go.opentelemetry.io/otel/propagation"
 	"go.opentelemetry.io/otel/trace"
 
+	"github.com/armature-go/armature/internal/failpoint"
 	"github.com/armature-go/armature/internal/lease"
 	"github.com/armature-go/armature/internal/sqldb"
 	"github.com/armature-go/armature/messaging"
@@ -232,6 +233,7 @@ func (r *relay) forget(ctx context.Context) error {
 	if err := r.store.remove(ctx, r.db, r.sent); err != nil {
 		return err
 	}
+	failpoint.Hit("outbox: deleted")
 	r.sent = r.sent[:0]
 	return nil
 }
@@ -363,6 +365,7 @@ func (r *relay) call(work context.Context, topic string, wave []*result) {
 		msgs[i] = res.row.msg
 	}
 	err := r.cfg.Publisher.Publish(work, topic, msgs...)
+	failpoint.Hit("outbox: published")
 	for i, cause := range perMessage(err, len(wave)) {
 		wave[i].tried, wave[i].err = true, cause
 	}

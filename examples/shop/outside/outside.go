@@ -21,6 +21,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/armature-go/armature/flow"
+	"github.com/armature-go/armature/internal/failpoint"
 	"github.com/armature-go/armature/resilience"
 	"github.com/armature-go/armature/transport"
 	"github.com/armature-go/armature/transport/httpx"
@@ -144,6 +145,8 @@ func Post[Req, Resp any](c *Client, path string) (transport.Func[Req, Resp], err
 			var none Resp
 			return none, fmt.Errorf("outside: call the %s: no idempotency key: use WithKey", c.cfg.Name)
 		}
-		return post(ctx, req)
+		resp, err := post(ctx, req)
+		failpoint.Hit("outside: the " + c.cfg.Name + " answered")
+		return resp, err
 	}, nil
 }
