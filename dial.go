@@ -24,6 +24,14 @@ const (
 	DefaultInFlight       = 256 // calls at once to one service, and as many that wait a second for their turn
 )
 
+// How long the breaker of a dialled service stays open, at first and at most. A
+// neighbour that is started again is back within a moment, so the first pause is
+// short; one that stays away is asked ever less often.
+const (
+	breakerFirst = 250 * time.Millisecond
+	breakerLast  = 5 * time.Second
+)
+
 // DialOption adjusts one [Service.Dial].
 type DialOption func(*dialing)
 
@@ -160,7 +168,9 @@ func StandardPolicy(cfg StandardConfig) (resilience.Policy, error) {
 	if err != nil {
 		return nil, err
 	}
-	breaker, err := resilience.NewBreaker(resilience.BreakerConfig{Name: cfg.Name, OnStateChange: cfg.stateChanged})
+	breaker, err := resilience.NewBreaker(resilience.BreakerConfig{
+		Name: cfg.Name, OnStateChange: cfg.stateChanged, OpenFor: resilience.OpenBackoff(breakerFirst, breakerLast),
+	})
 	if err != nil {
 		return nil, err
 	}

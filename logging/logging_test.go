@@ -362,3 +362,25 @@ func BenchmarkInfoContext(b *testing.B) {
 type discard struct{}
 
 func (discard) Write(p []byte) (int, error) { return len(p), nil }
+
+// strangerError is an error as transports have it: strangers see its JSON, the log its text.
+type strangerError struct{ cause string }
+
+func (e *strangerError) Error() string              { return "unavailable: " + e.cause }
+func (*strangerError) MarshalJSON() ([]byte, error) { return []byte(`{"title":"unavailable"}`), nil }
+
+func TestErrorsShowTheirTextWhateverTheirJSON(t *testing.T) {
+	t.Parallel()
+	var out bytes.Buffer
+	log, err := logging.New(logging.Config{Service: "test", Writer: &out})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var absent *strangerError
+	log.Info("failed", "error", &strangerError{"disk full"}, "group", slog.GroupValue(slog.Any("error", &strangerError{"no route"})), "none", absent)
+	for _, want := range []string{"unavailable: disk full", "unavailable: no route", "without a text"} {
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("%s does not say %q", out.String(), want)
+		}
+	}
+}

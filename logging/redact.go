@@ -74,7 +74,11 @@ func (r redactor) value(v slog.Value) slog.Value {
 // secret is passed on untouched; what cannot be looked into is not shown.
 func (r redactor) any(v slog.Value) slog.Value {
 	x := v.Any()
-	if _, ok := x.(error); ok || !composite(reflect.TypeOf(x)) {
+	if err, ok := x.(error); ok {
+		// An error that is also a json.Marshaler shows strangers less than the log should hold: its cause is missing.
+		return slog.StringValue(errorText(err))
+	}
+	if !composite(reflect.TypeOf(x)) {
 		return v
 	}
 	text, err := json.Marshal(x)
@@ -88,6 +92,16 @@ func (r redactor) any(v slog.Value) slog.Value {
 		return v
 	}
 	return slog.AnyValue(tree)
+}
+
+// errorText is err.Error(), also for an error whose method cannot bear its receiver.
+func errorText(err error) (text string) {
+	defer func() {
+		if recover() != nil {
+			text = fmt.Sprintf("%T without a text", err)
+		}
+	}()
+	return err.Error()
 }
 
 // tree replaces secrets in decoded JSON and reports whether there were any.

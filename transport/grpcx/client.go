@@ -12,12 +12,20 @@ import (
 	"go.opentelemetry.io/otel/trace"
 	"go.opentelemetry.io/otel/trace/noop"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/peer"
 
 	"github.com/armature-go/armature/discovery"
 	"github.com/armature-go/armature/resilience"
 )
+
+// reconnect is for neighbours in one network, which are started again within a
+// moment: gRPC's own default waits a second at first and two minutes at most.
+var reconnect = grpc.ConnectParams{
+	Backoff:           backoff.Config{BaseDelay: 100 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: 5 * time.Second},
+	MinConnectTimeout: 5 * time.Second,
+}
 
 const roundRobin = `{"loadBalancingConfig":[{"round_robin":{}}]}`
 
@@ -76,6 +84,7 @@ func NewClient(cfg ClientConfig) (*grpc.ClientConn, error) {
 		grpc.WithTransportCredentials(insecure.NewCredentials()),
 		grpc.WithDefaultServiceConfig(roundRobin),
 		grpc.WithDisableRetry(),
+		grpc.WithConnectParams(reconnect),
 		grpc.WithChainUnaryInterceptor(append([]grpc.UnaryClientInterceptor{c.unary, c.attempt}, cfg.Intercept...)...),
 		grpc.WithChainStreamInterceptor(c.stream),
 	}

@@ -30,8 +30,12 @@ func (c *client) translate(ctx context.Context, err error, sent bool) error {
 			e = e.WithCause(ctx.Err())
 		}
 	case transport.Unavailable:
-		if missing := c.missing(); missing != nil && !sent {
+		switch missing := c.missing(); {
+		case missing != nil && !sent:
 			e = transport.Errorf(transport.Unavailable, "", "no instance of %s", c.follow.service).WithCause(missing)
+		case e.Reason == "" && len(st.Details()) == 0:
+			// gRPC's own words name addresses, which a server that passes the error on must not tell strangers.
+			e = transport.Errorf(transport.Unavailable, "", "the service is unavailable").WithCause(err)
 		}
 	default:
 		return e

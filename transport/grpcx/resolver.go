@@ -64,7 +64,7 @@ func (f *follower) update(ctx context.Context, cc resolver.ClientConn, snap disc
 		missing = &discovery.NoInstanceError{Service: f.service, Known: len(snap.Instances), Err: snap.Err}
 	}
 	f.missing.Store(missing)
-	f.log.LogAttrs(ctx, slog.LevelInfo, "grpc instances", slog.String("service", f.service),
+	f.log.LogAttrs(ctx, slog.LevelInfo, "grpc instances", slog.String("target", f.service),
 		slog.Int("passing", len(state.Endpoints)), slog.Int("known", len(snap.Instances)), slog.Bool("stale", snap.Stale))
 	// The error says that a state without endpoints is bad and asks for another
 	// look. Absence is a state here, and the watch looks anyway.
