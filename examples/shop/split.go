@@ -31,7 +31,7 @@ import (
 const (
 	firstRestart = 100 * time.Millisecond // doubled with each quick end of a process
 	lastRestart  = 5 * time.Second
-	steady       = 10 * time.Second // a process that lived this long begins again at firstRestart
+	steady       = time.Second // a process that lived this long begins again at firstRestart
 	startLimit   = time.Minute
 )
 
@@ -200,7 +200,7 @@ func (sup *supervisor) keep(ctx context.Context, p *process) {
 		if stopping {
 			return
 		}
-		if time.Since(begin) > steady {
+		if err == nil || time.Since(begin) > steady {
 			delay = firstRestart
 		}
 		sup.log.Warn("process ended, starting it again", "process", p.name, "in", delay, "error", err)
@@ -216,7 +216,9 @@ func (sup *supervisor) keep(ctx context.Context, p *process) {
 // spawn starts the process of p and returns how to wait for its end.
 func (sup *supervisor) spawn(p *process) (wait func() error, err error) {
 	cmd := exec.Command(sup.exe, p.args...)
+	sup.mu.Lock()
 	cmd.Env = append(os.Environ(), sup.env[p.name]...)
+	sup.mu.Unlock()
 	// Nothing is ever written to it: it ends with this process, and the child with it.
 	guard, err := cmd.StdinPipe()
 	if err != nil {
@@ -246,6 +248,13 @@ func (sup *supervisor) spawn(p *process) (wait func() error, err error) {
 		p.mu.Unlock()
 		return err
 	}, nil
+}
+
+// setEnv gives the next start of a process more environment.
+func (sup *supervisor) setEnv(name string, env []string) {
+	sup.mu.Lock()
+	defer sup.mu.Unlock()
+	sup.env[name] = env
 }
 
 // copyLines passes a child's log on, a whole line at a time.
