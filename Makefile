@@ -8,7 +8,7 @@ PROTOS       = $(shell find examples -name '*.proto' 2>/dev/null)
 PROTOC      ?= protoc
 
 .DEFAULT_GOAL := all
-.PHONY: all help fmt fmt-check vet lint lint-rules race test services examples generate generate-check fuzz fixture clean
+.PHONY: all help fmt fmt-check vet lint lint-rules race test soak services examples generate generate-check fuzz fixture clean
 
 all: fmt-check vet lint race examples ## format check, vet, lint, race tests, examples
 
@@ -37,6 +37,10 @@ race: ## race tests with what this machine has; tests of absent servers skip
 test: services ## race tests with every real server required (installs what is missing)
 	ARMATURE_REQUIRE_SERVICES=1 $(GO) test -race $(TEST_FLAGS) $(PKGS)
 	$(GO) test -race -tags failpoint ./internal/failpoint
+
+soak: services ## the shop under 200 kills for each database, its supervisor killed 20 times (about 15 minutes; SHOP_SEED repeats one)
+	ARMATURE_REQUIRE_SERVICES=1 SHOP_KILLS=200 SHOP_SUPERVISOR_KILLS=20 SHOP_FREEZES=6 $(GO) test -count=1 -timeout=60m -v \
+	  -run 'TestKillsLoseNothing|TestTheProcessesDieWithTheirSupervisor|TestTwoOrderProcesses' ./examples/shop
 
 services: ## install the servers the tests drive, where they are missing
 	@scripts/services.sh

@@ -9,6 +9,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/armature-go/armature"
 	"github.com/armature-go/armature/discovery"
@@ -92,8 +93,16 @@ func (o *single) run(ctx context.Context, svc service) (err error) {
 	return armature.RunAll(ctx, running)
 }
 
-// ownDatabase is the file that -db names, or this service's database of the server that it names.
+// databaseVariable names the URL of a service's own database. It is no flag, because anybody can read the arguments of a
+// process and the URL may hold a password.
+const databaseVariable = "SHOP_DATABASE"
+
+// ownDatabase is what the environment names, or the file that -db names, or this service's database of the server that
+// it names.
 func (o *single) ownDatabase(ctx context.Context, name string) (string, error) {
+	if url := os.Getenv(databaseVariable); url != "" {
+		return url, nil
+	}
 	if path, ok := strings.CutPrefix(o.db, "sqlite:"); ok && path != "" {
 		return o.db, nil
 	}
@@ -108,7 +117,8 @@ func (o *single) remoteBroker(ctx context.Context) (*messaging.Broker, error) {
 	if err != nil {
 		return nil, err
 	}
-	return nats.Open(ctx, o.broker, nats.Config{Logger: log})
+	// What a service held when it died comes again after the lease, and it is back sooner than that.
+	return nats.Open(ctx, o.broker, nats.Config{Logger: log, Lease: 2 * time.Second})
 }
 
 // neighbours is the registry that url names without the service itself, which announces itself when it is ready.

@@ -139,7 +139,7 @@ func (sup *supervisor) arm() {
 	urls := sup.outside.URLs()
 	for _, p := range sup.processes {
 		p.args = []string{
-			p.service, "-guard", "-addr", p.addr, "-admin", p.admin, "-node", p.name, "-data", sup.data, "-db", sup.db,
+			p.service, "-guard", "-addr", p.addr, "-admin", p.admin, "-node", p.name, "-data", sup.data,
 			"-broker", "nats://" + sup.listen, "-registry", static.URL(instances...),
 			"-card", urls.Card, "-carrier", urls.Carrier, "-mail", urls.Mail,
 			"-drain-delay", sup.drainDelay.String(), "-shutdown-timeout", sup.shutdownTimeout.String(),
@@ -217,7 +217,7 @@ func (sup *supervisor) keep(ctx context.Context, p *process) {
 func (sup *supervisor) spawn(p *process) (wait func() error, err error) {
 	cmd := exec.Command(sup.exe, p.args...)
 	sup.mu.Lock()
-	cmd.Env = append(os.Environ(), sup.env[p.name]...)
+	cmd.Env = append(append(os.Environ(), sup.env[p.name]...), databaseVariable+"="+sup.books.Databases[p.service])
 	sup.mu.Unlock()
 	// Nothing is ever written to it: it ends with this process, and the child with it.
 	guard, err := cmd.StdinPipe()

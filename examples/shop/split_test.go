@@ -91,7 +91,7 @@ func (s *torn) green(t *testing.T) {
 
 func greenBooks(t *testing.T, books audit.Config) {
 	t.Helper()
-	books.Settle = 2 * time.Minute
+	books.Settle, books.Still = 2*time.Minute, 20*time.Second
 	report, err := audit.Run(t.Context(), books)
 	if err != nil {
 		t.Fatal(err)
@@ -327,7 +327,7 @@ func killAtEveryBoundary(t *testing.T, program, name string) {
 }
 
 func withSettle(c audit.Config) audit.Config {
-	c.Settle = time.Minute
+	c.Settle, c.Still = time.Minute, 20*time.Second
 	return c
 }
 

@@ -1,6 +1,7 @@
 package audit
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -8,12 +9,7 @@ import (
 	"time"
 )
 
-const (
-	between = 250 * time.Millisecond
-	// still is how long a shop that is wrong and does nothing about it is given: an event may be on its way through the
-	// broker, where nobody sees it.
-	still = 5 * time.Second
-)
+const between = 250 * time.Millisecond
 
 // Run audits the shop of cfg, see the package. It may take a little longer than cfg.Settle.
 func Run(ctx context.Context, cfg Config) (_ *Report, err error) {
@@ -42,7 +38,7 @@ func Run(ctx context.Context, cfg Config) (_ *Report, err error) {
 		switch {
 		case now.Sub(start) >= cfg.Settle,
 			same && report.Green(),
-			same && !b.moving() && now.Sub(since) >= still:
+			same && !b.moving() && now.Sub(since) >= cmp.Or(cfg.Still, DefaultStill):
 			return report, nil
 		}
 		select {

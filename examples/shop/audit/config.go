@@ -15,6 +15,9 @@ const FileName = "shop.json"
 // Services whose databases the audit reads.
 var services = []string{"order", "payment", "inventory", "shipping", "notification"}
 
+// DefaultStill is the default of Config.Still.
+const DefaultStill = 10 * time.Second
+
 // Config says where the books of a shop are. The launcher writes it to FileName.
 type Config struct {
 	// Databases are the URLs of the services' databases by service name: order, payment, inventory, shipping and
@@ -25,6 +28,9 @@ type Config struct {
 
 	// Settle is how long Run waits for the shop to come to rest; 0 looks once.
 	Settle time.Duration `json:"-"`
+	// Still is how long a shop that is wrong and does nothing about it is given: an event may be on its way through the
+	// broker, where nobody sees it, and comes again when the lease of a consumer that died has lapsed. 0 is DefaultStill.
+	Still time.Duration `json:"-"`
 }
 
 func (c Config) validate() error {
