@@ -25,8 +25,8 @@ func TestMain(m *testing.M) {
 	if os.Getenv(childEnv) != "" {
 		main()
 	}
-	// Now and then nats-server 2.15.2 leaves a stream's store open when it is shut down under clients that are setting
-	// streams up, which the tests that take the broker away do.
+	// nats-server 2.15.2 now and then leaves the store of a stream open when it is shut down with clients on its port,
+	// and with the store its hold on the clock.
 	goleak.VerifyTestMain(m,
 		goleak.IgnoreTopFunction("github.com/nats-io/nats-server/v2/server.(*fileStore).flushStreamStateLoop"),
 		goleak.IgnoreTopFunction("github.com/nats-io/nats-server/v2/server/ats.Register.func1"))

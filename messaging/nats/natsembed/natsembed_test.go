@@ -22,7 +22,12 @@ func TestMain(m *testing.M) {
 	code := m.Run()
 	ats.Unregister()
 	if code == 0 {
-		if err := goleak.Find(); err != nil {
+		// nats-server 2.15.2 now and then leaves the store of a stream open when it is shut down with clients on its port,
+		// and with the store its hold on the clock.
+		if err := goleak.Find(
+			goleak.IgnoreTopFunction("github.com/nats-io/nats-server/v2/server.(*fileStore).flushStreamStateLoop"),
+			goleak.IgnoreTopFunction("github.com/nats-io/nats-server/v2/server/ats.Register.func1"),
+		); err != nil {
 			println(err.Error())
 			code = 1
 		}

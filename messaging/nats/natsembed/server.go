@@ -31,6 +31,10 @@ type Config struct {
 	SyncInterval time.Duration
 	// Listen is a host:port on a loopback address for clients in other processes, such as the nats command line tool.
 	// Port 0 takes a free one. Empty opens no port. There is no authentication, hence the loopback rule.
+	//
+	// Such a client may outlive this server with messages in its hands. A server that listens therefore leaves their leases
+	// alone when it starts again: what was held is delivered again when its lease lapses, possibly after newer messages of
+	// the same key. A server that does not listen knows that nobody holds anything, and delivers it at once and in order.
 	Listen string
 	// MaxPayload bounds a message with its headers, in bytes; 8 MiB.
 	MaxPayload int32
@@ -152,7 +156,7 @@ func (s *Server) start(ctx context.Context, options *natsserver.Options, cfg Con
 		MaxAge: cfg.MaxAge, Duplicates: cfg.Duplicates, Lease: cfg.Lease, Window: cfg.Window,
 		Source: cfg.Source, Logger: cfg.Logger, TracerProvider: cfg.TracerProvider, Middleware: cfg.Middleware,
 	})
-	if err == nil {
+	if err == nil && cfg.Listen == "" {
 		err = expireLeases(ctx, nc)
 	}
 	if err != nil {
