@@ -171,6 +171,9 @@ func TestUnreachable(t *testing.T) {
 		if !errors.As(err, &e) || e.Code != transport.Unavailable || !e.NotExecuted() || !e.Retryable() {
 			t.Errorf("error = %#v", err)
 		}
+		if strings.Contains(e.Message, "refused") || !strings.Contains(err.Error(), "refused") {
+			t.Errorf("message %q and error %q: what the network says belongs into the log and not to strangers", e.Message, err)
+		}
 		_, err = cc.NewStream(t.Context(), &echoDesc.Streams[0], chatMethod)
 		if !errors.As(err, &e) || e.Code != transport.Unavailable || !e.NotExecuted() {
 			t.Errorf("stream: %#v", err)
@@ -572,4 +575,30 @@ func TestStreams(t *testing.T) {
 	if kinds["client"] != 3 || kinds["server"] != 3 {
 		t.Errorf("spans %v, want 3 of each", kinds)
 	}
+}
+
+// A neighbour that is started again has to be found within a moment, whatever gRPC
+// would wait by itself.
+func TestReconnectsWithinAMoment(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var n network
+		cc, closeConn := n.client(t, grpcx.ClientConfig{Target: "passthrough:///10.0.0.1:80"})
+		defer closeConn()
+		for range 10 { // the pauses grow with each attempt that finds nobody
+			if _, err := say(cc, t.Context(), ""); transport.CodeOf(err) != transport.Unavailable {
+				t.Errorf("err = %v", err)
+			}
+			time.Sleep(5 * time.Second) // virtual
+		}
+		_, stop := n.start(t, "10.0.0.1:80", grpcx.Config{}, &echo{say: same})
+		defer stop()
+		began := time.Now()
+		if _, err := say(cc, t.Context(), "", grpc.WaitForReady(true)); err != nil {
+			t.Fatal(err)
+		}
+		if took := time.Since(began); took > 6*time.Second {
+			t.Errorf("the neighbour was found after %v", took)
+		}
+	})
 }
