@@ -44,7 +44,7 @@ func ExampleNewHandler() {
 
 func ExampleToKit() {
 	text := slog.NewTextHandler(os.Stdout, &slog.HandlerOptions{ReplaceAttr: withoutTime})
-	var logger kitlog.Logger = logging.ToKit(slog.New(text))
+	logger := logging.ToKit(slog.New(text))
 	_ = level.Warn(logger).Log("msg", "slow answer", "took", "2s")
 	// Output: level=WARN msg="slow answer" took=2s
 }

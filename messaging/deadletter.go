@@ -59,7 +59,7 @@ func deadLetter(m *Message, topic, group string, attempts int, fs []Failure, sta
 		m.Header = Header{}
 	}
 	stripDead(m.Header)
-	list, _ := json.Marshal(fs) // strings, ints and times always encode
+	list, _ := json.Marshal(fs) //nolint:errchkjson // strings, ints and times of this clock always encode
 	host, _ := os.Hostname()
 	h := m.Header
 	h[HeaderDeadTopic] = topic

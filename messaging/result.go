@@ -9,7 +9,7 @@ import (
 // Release, returned by a handler, gives the message back to the broker without counting the attempt, together with the
 // messages of the same key that wait behind it. It is delivered again after the first backoff delay, perhaps to another
 // process. Wrapping it works too.
-var Release = errors.New("messaging: released by the handler") //nolint:errname // a result, spelled like the others
+var Release = errors.New("messaging: released by the handler") //nolint:staticcheck // a result, spelled like the others
 
 // Permanent says that err will not go away: the message goes to the dead letters at once. Permanent(nil) is nil.
 func Permanent(err error) error {

@@ -119,6 +119,9 @@ func (p *participant) net(t testing.TB) map[string]string {
 		}
 		net[step] = fmt.Sprintf("%d of %d", sum, n)
 	}
+	if err := rows.Err(); err != nil {
+		t.Fatal(err)
+	}
 	return net
 }
 

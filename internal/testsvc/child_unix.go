@@ -57,6 +57,7 @@ func startChild(folder string) (string, error) {
 	}
 
 	var output bytes.Buffer
+	//nolint:noctx // one server serves every test of the process, so no context of a test bounds its start
 	initdb := exec.Command(filepath.Join(folder, "initdb"),
 		"-D", filepath.Join(dir, "data"), "-A", "trust", "-U", "postgres", "-E", "UTF8", "--locale=C", "--no-sync")
 	initdb.Dir, initdb.Stdout, initdb.Stderr = dir, &output, &output
@@ -76,6 +77,7 @@ func startChild(folder string) (string, error) {
 	}
 	defer read.Close()
 	// No output pipes: "go test" waits for every holder of its own.
+	//nolint:noctx // it lives until this process ends: supervise sees to that
 	server := exec.Command("/bin/sh", "-c", supervise, "sh", filepath.Join(folder, "postgres"), dir, strconv.Itoa(port))
 	server.Dir, server.Stdin = dir, read
 	server.SysProcAttr = attributes(account)

@@ -164,7 +164,7 @@ func executable(path string) bool {
 }
 
 func freePort() (int, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	l, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // an address without a name waits for nobody
 	if err != nil {
 		return 0, err
 	}

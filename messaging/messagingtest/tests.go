@@ -174,9 +174,10 @@ func competing(e *env) {
 	for i := range n {
 		e.publish("topic", text("%d", i))
 	}
-	all := got.wait(e, n, "messages")
+	got.wait(e, n, "messages")
 	e.close()
-	if all = got.all(); len(all) != n {
+	all := got.all()
+	if len(all) != n {
 		e.Errorf("%d deliveries of %d messages", len(all), n)
 	}
 	slices.Sort(all)
@@ -321,13 +322,19 @@ func orderPerKey(e *env) {
 	var busy [keys]atomic.Int32
 	e.subscribe("topic", "group", func(_ context.Context, d *messaging.Delivery) error {
 		var k int
-		fmt.Sscanf(d.Message.Key, "key-%d", &k)
+		if _, err := fmt.Sscanf(d.Message.Key, "key-%d", &k); err != nil {
+			e.Errorf("message with key %q: %v", d.Message.Key, err)
+			return messaging.Permanent(err)
+		}
 		if busy[k].Add(1) != 1 {
 			e.Errorf("two handlers of key %d at once", k)
 		}
 		defer busy[k].Add(-1)
 		var n int
-		fmt.Sscanf(string(d.Message.Data), "%d", &n)
+		if _, err := fmt.Sscanf(string(d.Message.Data), "%d", &n); err != nil {
+			e.Errorf("message %q of key %d: %v", d.Message.Data, k, err)
+			return messaging.Permanent(err)
+		}
 		if d.Attempt <= n%3 { // a third of them fails twice, a third once
 			return errTest
 		}
@@ -418,8 +425,8 @@ func backoffGrows(e *env) {
 	}, messaging.Backoff(time.Second, 8*time.Second), messaging.MaxAttempts(7))
 	e.publish("topic", text("x"))
 	all := times.wait(e, 7, "attempts")
-	for i, longest := range []time.Duration{1, 2, 4, 8, 8, 8} {
-		longest *= time.Second
+	for i, seconds := range []int{1, 2, 4, 8, 8, 8} {
+		longest := time.Duration(seconds) * time.Second
 		if gap := all[i+1].Sub(all[i]); gap < longest/2 || gap > longest {
 			e.Errorf("delay %d is %s, want %s to %s", i+1, gap, longest/2, longest)
 		}

@@ -74,7 +74,7 @@ func (c Config) withDefaults() (Config, error) {
 		c.Batch = 100
 	}
 	if c.Batch < 1 || c.Batch > 1000 {
-		return c, fmt.Errorf("Batch = %d is out of range: use 1 to 1000, or 0 for the default", c.Batch)
+		return c, fmt.Errorf("Batch = %d is out of range: use 1 to 1000, or 0 for the default", c.Batch) //nolint:staticcheck // a field's name
 	}
 	if c.MaxAttempts == 0 {
 		c.MaxAttempts = 20

@@ -17,7 +17,6 @@ import (
 	"google.golang.org/grpc/test/bufconn"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
-	"github.com/armature-go/armature/transport"
 	"github.com/armature-go/armature/transport/grpcx"
 )
 
@@ -150,7 +149,7 @@ func pair(t *testing.T, sc grpcx.Config, cc grpcx.ClientConfig, e *echo) (*grpc.
 }
 
 func say(cc grpc.ClientConnInterface, ctx context.Context, in string, opts ...grpc.CallOption) (string, error) {
-	f := transport.Func[*text, *text](grpcx.NewFunc[*text, *text](cc, sayMethod, opts...))
+	f := grpcx.NewFunc[*text, *text](cc, sayMethod, opts...)
 	out, err := f(ctx, wrapperspb.String(in))
 	return out.GetValue(), err
 }

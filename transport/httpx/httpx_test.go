@@ -551,7 +551,7 @@ func TestObservation(t *testing.T) {
 	}
 	attributes := map[string]string{}
 	for _, kv := range span.Attributes() {
-		attributes[string(kv.Key)] = kv.Value.Emit()
+		attributes[string(kv.Key)] = kv.Value.String()
 	}
 	for key, want := range map[string]string{"http.request.method": "GET", "http.route": "/items/{id}", "http.response.status_code": "200", "url.path": "/items/a"} {
 		if attributes[key] != want {

@@ -158,7 +158,7 @@ func (s *Server) finish(ctx context.Context, span trace.Span, res *response, r *
 // once the request is observed: when an answer had begun, only a broken
 // connection tells the client that it is not complete.
 func (s *Server) recovered(ctx context.Context, v any, res *response, r *http.Request) (abort any) {
-	if v == http.ErrAbortHandler { //nolint:errorlint // net/http compares the same way
+	if v == http.ErrAbortHandler { // net/http compares the same way
 		return v
 	}
 	route := res.route
@@ -244,5 +244,5 @@ func (res *response) fail(r *http.Request, err error) {
 	for name, values := range e.Headers() {
 		header[name] = values
 	}
-	res.json(problem.Status, transport.ProblemType, problem)
+	_ = res.json(problem.Status, transport.ProblemType, problem) // strings and numbers always encode
 }

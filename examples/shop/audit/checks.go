@@ -239,7 +239,7 @@ func (b *books) checkOutboxes() (string, []string) {
 func (b *books) parcels() (standing, booked map[string]int) {
 	standing, booked = map[string]int{}, map[string]int{}
 	for _, e := range b.carrier {
-		switch e.Kind { //nolint:exhaustive // of a parcel only these two change anything
+		switch e.Kind { // of a parcel only these two change anything
 		case sim.Shipment:
 			standing[e.Ref]++
 			booked[e.Ref]++

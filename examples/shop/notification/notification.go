@@ -105,12 +105,9 @@ func subscribe(ctx context.Context, broker *messaging.Broker, topic string, hand
 
 // send sends what is due whenever an event was noted, and once in a while what an earlier round or life left behind.
 func send(ctx context.Context, notifications *app.Notifications, noted <-chan struct{}, log *slog.Logger) error {
-	for {
+	for ctx.Err() == nil {
 		sent, err := notifications.SendPending(ctx)
-		if ctx.Err() != nil {
-			return nil
-		}
-		if err != nil {
+		if err != nil && ctx.Err() == nil {
 			log.WarnContext(ctx, "mails wait", "sent", sent, "error", err.Error())
 		}
 		timer := time.NewTimer(retry)
@@ -128,8 +125,6 @@ func send(ctx context.Context, notifications *app.Notifications, noted <-chan st
 			}
 		}
 		timer.Stop()
-		if ctx.Err() != nil {
-			return nil
-		}
 	}
+	return nil
 }

@@ -123,7 +123,7 @@ func TestOnce(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			onBoth(t, func(t *testing.T, url string) { //nolint:thelper // it is the test itself
+			onBoth(t, func(t *testing.T, url string) {
 				s := newStore(t, url)
 				for i, call := range c.calls {
 					got, err := platform.Once(keyed(t.Context(), call.key), s, step(s, call.fails))
@@ -148,7 +148,7 @@ func TestOnce(t *testing.T) {
 
 func TestOnceAmongManyAtOnce(t *testing.T) {
 	t.Parallel()
-	onBoth(t, func(t *testing.T, url string) { //nolint:thelper // it is the test itself
+	onBoth(t, func(t *testing.T, url string) {
 		s := newStore(t, url)
 		var group sync.WaitGroup
 		for range 8 {
@@ -167,7 +167,7 @@ func TestOnceAmongManyAtOnce(t *testing.T) {
 
 func TestMigrateRunsEachStepOnce(t *testing.T) {
 	t.Parallel()
-	onBoth(t, func(t *testing.T, url string) { //nolint:thelper // it is the test itself
+	onBoth(t, func(t *testing.T, url string) {
 		db, dialect := open(t, url)
 		var group sync.WaitGroup
 		for range 4 {

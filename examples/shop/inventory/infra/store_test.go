@@ -81,7 +81,7 @@ const plenty = 1_000_000
 
 func TestSeedIsSownOnce(t *testing.T) {
 	t.Parallel()
-	onBoth(t, func(t *testing.T, kit *platform.Store, store *infra.Store) { //nolint:thelper // it is the test itself
+	onBoth(t, func(t *testing.T, kit *platform.Store, store *infra.Store) {
 		if err := store.Reserve(keyed(t.Context(), "a/reserve"), "a", []domain.Item{{ProductID: "sku-tea", Quantity: 3}}); err != nil {
 			t.Fatal(err)
 		}
@@ -105,7 +105,7 @@ func TestSeedIsSownOnce(t *testing.T) {
 func TestReserveAndRelease(t *testing.T) {
 	t.Parallel()
 	lines := []domain.Item{{ProductID: "sku-pen", Quantity: 1}, {ProductID: "sku-tea", Quantity: 2}}
-	onBoth(t, func(t *testing.T, kit *platform.Store, store *infra.Store) { //nolint:thelper // it is the test itself
+	onBoth(t, func(t *testing.T, kit *platform.Store, store *infra.Store) {
 		for range 2 {
 			if err := store.Reserve(keyed(t.Context(), "place-o/reserve"), "o", lines); err != nil {
 				t.Fatal(err)
@@ -154,7 +154,7 @@ func TestARefusalTakesNothing(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			onBoth(t, func(t *testing.T, kit *platform.Store, store *infra.Store) { //nolint:thelper // it is the test itself
+			onBoth(t, func(t *testing.T, kit *platform.Store, store *infra.Store) {
 				lines := []domain.Item{{ProductID: "sku-pen", Quantity: 5}, c.last}
 				if err := store.Reserve(keyed(t.Context(), "a/reserve"), "a", lines); reason(err) != c.reason || transport.CodeOf(err) != transport.FailedPrecondition {
 					t.Fatalf("got %v", err)
@@ -180,7 +180,7 @@ func TestARefusalTakesNothing(t *testing.T) {
 
 func TestAnOrderHoldsOnce(t *testing.T) {
 	t.Parallel()
-	onBoth(t, func(t *testing.T, _ *platform.Store, store *infra.Store) { //nolint:thelper // it is the test itself
+	onBoth(t, func(t *testing.T, _ *platform.Store, store *infra.Store) {
 		lines := []domain.Item{{ProductID: "sku-pen", Quantity: 1}}
 		if err := store.Reserve(keyed(t.Context(), "a/reserve"), "o", lines); err != nil {
 			t.Fatal(err)
@@ -196,7 +196,7 @@ func TestAnOrderHoldsOnce(t *testing.T) {
 
 func TestUnknownProduct(t *testing.T) {
 	t.Parallel()
-	onBoth(t, func(t *testing.T, _ *platform.Store, store *infra.Store) { //nolint:thelper // it is the test itself
+	onBoth(t, func(t *testing.T, _ *platform.Store, store *infra.Store) {
 		if s, err := store.Stock(t.Context(), "sku-unicorn"); !errors.Is(err, domain.ErrNoProduct) {
 			t.Errorf("got %v, %v", s, err)
 		}
@@ -209,7 +209,7 @@ func TestUnknownProduct(t *testing.T) {
 // Many orders want the same few things in any order, half give them back, and the last piece is sold once.
 func TestManyAtOnce(t *testing.T) {
 	t.Parallel()
-	onBoth(t, func(t *testing.T, kit *platform.Store, store *infra.Store) { //nolint:thelper // it is the test itself
+	onBoth(t, func(t *testing.T, kit *platform.Store, store *infra.Store) {
 		if _, err := kit.DB.ExecContext(t.Context(), `UPDATE stock SET on_hand = 10 WHERE product_id IN ('sku-pen', 'sku-tea', 'sku-map')`); err != nil {
 			t.Fatal(err)
 		}

@@ -18,10 +18,14 @@ import (
 type Kind string
 
 const (
+	// Confirmed tells that the order stands.
 	Confirmed Kind = "confirmed"
+	// Cancelled tells that nothing will come of it.
 	Cancelled Kind = "cancelled"
-	Refunded  Kind = "refunded"
-	Shipped   Kind = "shipped"
+	// Refunded tells that the money is on its way back.
+	Refunded Kind = "refunded"
+	// Shipped tells that the parcel is on its way.
+	Shipped Kind = "shipped"
 	// None means that an event asks for no mail.
 	None Kind = ""
 )

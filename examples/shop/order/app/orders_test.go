@@ -98,12 +98,12 @@ func (c *catalog) Prices(_ context.Context, lines []domain.Line) ([]domain.Line,
 	return priced, nil
 }
 
-func newOrders() (*app.Orders, *table, *app.Changes, *catalog) {
-	store, changes, prices, ids := newTable(), &app.Changes{}, &catalog{}, 0
+func newOrders(prices *catalog) (*app.Orders, *table, *app.Changes) {
+	store, changes, ids := newTable(), &app.Changes{}, 0
 	return app.New(app.Config{
 		Store: store, Customers: customers{}, Catalog: prices, Changes: changes,
 		NewID: func() string { ids++; return "o-" + strconv.Itoa(ids) },
-	}), store, changes, prices
+	}), store, changes
 }
 
 func wish(key string, quantity int64) app.Placement {
@@ -116,7 +116,8 @@ func wish(key string, quantity int64) app.Placement {
 
 func TestPlaceIsOneOrderPerKey(t *testing.T) {
 	t.Parallel()
-	orders, store, _, prices := newOrders()
+	prices := &catalog{}
+	orders, store, _ := newOrders(prices)
 	first, err := orders.Place(t.Context(), wish("k1", 2))
 	if err != nil {
 		t.Fatal(err)
@@ -144,7 +145,7 @@ func TestPlaceStoresNothingForABadWish(t *testing.T) {
 	for name, p := range map[string]app.Placement{"stranger": stranger, "negative quantity": wish("k", -1), "no items": {CustomerID: "cust-01", Key: "k"}} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			orders, store, _, _ := newOrders()
+			orders, store, _ := newOrders(&catalog{})
 			var rule *domain.RuleError
 			if _, err := orders.Place(t.Context(), p); !errors.As(err, &rule) {
 				t.Errorf("Place = %v, want a rule", err)
@@ -162,7 +163,7 @@ func TestWaitReturnsWhenTheOrderRests(t *testing.T) {
 		t.Run(string(status), func(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
-				orders, store, changes, _ := newOrders()
+				orders, store, changes := newOrders(&catalog{})
 				store.set("o-1", domain.Pending)
 				start := time.Now()
 				time.AfterFunc(3*time.Second, func() {
@@ -186,7 +187,7 @@ func TestWaitReturnsWhenTheOrderRests(t *testing.T) {
 func TestWaitFindsChangesOfOtherProcesses(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		orders, store, _, _ := newOrders()
+		orders, store, _ := newOrders(&catalog{})
 		store.set("o-1", domain.Pending)
 		start := time.Now()
 		time.AfterFunc(3*time.Second, func() { store.set("o-1", domain.Confirmed) })
@@ -205,7 +206,7 @@ func TestWaitAnswersBeforeTheDeadline(t *testing.T) {
 		t.Run(limit.String(), func(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
-				orders, store, _, _ := newOrders()
+				orders, store, _ := newOrders(&catalog{})
 				store.set("o-1", domain.Pending)
 				ctx, cancel := context.WithTimeout(t.Context(), limit)
 				defer cancel()
@@ -223,7 +224,7 @@ func TestWaitAnswersBeforeTheDeadline(t *testing.T) {
 
 func TestWaitForAnUnknownOrder(t *testing.T) {
 	t.Parallel()
-	orders, _, _, _ := newOrders()
+	orders, _, _ := newOrders(&catalog{})
 	if _, err := orders.Wait(t.Context(), "o-9"); !errors.Is(err, app.ErrNotFound) {
 		t.Errorf("Wait = %v, want %v", err, app.ErrNotFound)
 	}

@@ -20,17 +20,20 @@ type Ledger interface {
 	NoteRefusal(ctx context.Context, orderID, reason string) error
 }
 
-// Inventory, Payments and Shipping are the participants. They answer a *Refusal for a definitive no; any other error
-// leaves the outcome unknown, and the saga asks again with the same key.
+// The participants answer a *Refusal for a definitive no; any other error leaves the outcome unknown, and the saga asks
+// again with the same key.
 type (
+	// Inventory sets goods aside.
 	Inventory interface {
 		Reserve(ctx context.Context, r Request) error
 		Release(ctx context.Context, r Request) error
 	}
+	// Payments moves money.
 	Payments interface {
 		Charge(ctx context.Context, r Request) error
 		Refund(ctx context.Context, r Request) error
 	}
+	// Shipping books parcels.
 	Shipping interface {
 		Create(ctx context.Context, r Request) error
 		Cancel(ctx context.Context, r Request) error

@@ -70,12 +70,31 @@ func (s *Store) Open(ctx context.Context, call app.Call, ship domain.Shipment) (
 	return row, err
 }
 
+// What the columns hold keeps its names when the domain changes one.
+type (
+	addressColumn struct {
+		Name     string `json:"Name"`
+		Line1    string `json:"Line1"`
+		City     string `json:"City"`
+		Postcode string `json:"Postcode"`
+		Country  string `json:"Country"`
+	}
+	itemColumn struct {
+		ProductID string `json:"ProductID"`
+		Quantity  int64  `json:"Quantity"`
+	}
+)
+
 func (s *Store) insert(ctx context.Context, tx *sql.Tx, ship domain.Shipment) error {
-	address, err := json.Marshal(ship.Address)
+	address, err := json.Marshal(addressColumn(ship.Address))
 	if err != nil {
 		return fmt.Errorf("shipping: encode address of order %s: %w", ship.OrderID, err)
 	}
-	items, err := json.Marshal(ship.Items)
+	var rows []itemColumn
+	for _, item := range ship.Items {
+		rows = append(rows, itemColumn(item))
+	}
+	items, err := json.Marshal(rows)
 	if err != nil {
 		return fmt.Errorf("shipping: encode items of order %s: %w", ship.OrderID, err)
 	}
@@ -211,11 +230,19 @@ func (s *Store) load(ctx context.Context, db querier, orderID string) (ship doma
 	if errors.Is(err, sql.ErrNoRows) {
 		return domain.Shipment{}, app.ErrNotFound
 	}
+	var (
+		to   addressColumn
+		rows []itemColumn
+	)
 	if err == nil {
-		err = errors.Join(json.Unmarshal([]byte(address), &ship.Address), json.Unmarshal([]byte(items), &ship.Items))
+		err = errors.Join(json.Unmarshal([]byte(address), &to), json.Unmarshal([]byte(items), &rows))
 	}
 	if err != nil {
 		return domain.Shipment{}, fmt.Errorf("shipping: load order %s: %w", orderID, err)
+	}
+	ship.Address = domain.Address(to)
+	for _, row := range rows {
+		ship.Items = append(ship.Items, domain.Item(row))
 	}
 	ship.CreatedAt, ship.UpdatedAt = time.UnixMilli(created), time.UnixMilli(updated)
 	return ship, nil
