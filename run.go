@@ -336,32 +336,33 @@ func (s *Service) shutdownServers(ctx context.Context) error {
 }
 
 func (s *Service) stopWorkers(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, s.cfg.ShutdownTimeout)
-	defer cancel()
 	s.mu.Lock()
 	workers := slices.Clone(s.workers)
 	s.mu.Unlock()
-	var errs []error
-	for _, w := range slices.Backward(workers) {
-		turn, done := atLeast(ctx, lastTurn)
-		errs = append(errs, w.stop(turn))
-		done()
-	}
-	return errors.Join(errs...)
+	return lastFirst(ctx, s.cfg.ShutdownTimeout, workers, func(turn context.Context, w *worker) error { return w.stop(turn) })
 }
 
 func (s *Service) runHooks(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, s.cfg.ShutdownTimeout)
-	defer cancel()
 	s.mu.Lock()
 	hooks := slices.Clone(s.hooks)
 	s.mu.Unlock()
-	var errs []error
-	for _, h := range slices.Backward(hooks) {
-		turn, done := atLeast(ctx, lastTurn)
+	return lastFirst(ctx, s.cfg.ShutdownTimeout, hooks, func(turn context.Context, h hook) error {
 		if err := guard(turn, h.fn); err != nil {
-			errs = append(errs, fmt.Errorf("hook %s: %w", h.name, err))
+			return fmt.Errorf("hook %s: %w", h.name, err)
 		}
+		return nil
+	})
+}
+
+// lastFirst stops items one after the other, the last one first. Together they
+// have limit; whoever comes after that still has its turn.
+func lastFirst[T any](ctx context.Context, limit time.Duration, items []T, stop func(context.Context, T) error) error {
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	var errs []error
+	for _, item := range slices.Backward(items) {
+		turn, done := atLeast(ctx, lastTurn)
+		errs = append(errs, stop(turn, item))
 		done()
 	}
 	return errors.Join(errs...)

@@ -154,31 +154,28 @@ func (s *Service) build() (err error) {
 func (s *Service) httpConfig() httpx.Config {
 	c := s.cfg.HTTP
 	c.Addr = s.cfg.HTTPAddr
-	if c.Logger == nil {
-		c.Logger = s.Logger
-	}
-	if c.TracerProvider == nil {
-		c.TracerProvider = s.TracerProvider
-	}
-	if c.Metrics == nil {
-		c.Metrics = s.Metrics
-	}
+	s.observe(&c.Logger, &c.TracerProvider, &c.Metrics)
 	return c
 }
 
 func (s *Service) grpcConfig() grpcx.Config {
 	c := s.cfg.GRPC
 	c.Addr = s.cfg.GRPCAddr
-	if c.Logger == nil {
-		c.Logger = s.Logger
-	}
-	if c.TracerProvider == nil {
-		c.TracerProvider = s.TracerProvider
-	}
-	if c.Metrics == nil {
-		c.Metrics = s.Metrics
-	}
+	s.observe(&c.Logger, &c.TracerProvider, &c.Metrics)
 	return c
+}
+
+// observe fills in the service's own where a server's configuration names nothing.
+func (s *Service) observe(logger **slog.Logger, tracers *trace.TracerProvider, metrics *prometheus.Registerer) {
+	if *logger == nil {
+		*logger = s.Logger
+	}
+	if *tracers == nil {
+		*tracers = s.TracerProvider
+	}
+	if *metrics == nil {
+		*metrics = s.Metrics
+	}
 }
 
 // Name returns the name the service was configured with.

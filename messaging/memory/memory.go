@@ -109,10 +109,7 @@ func (d *driver) Send(ctx context.Context, name string, msgs []*messaging.Messag
 func (d *driver) send(ctx context.Context, name string, msgs []*messaging.Message) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.closed {
-		return messaging.ErrClosed
-	}
-	if err := ctx.Err(); err != nil {
+	if err := d.usable(ctx); err != nil {
 		return err
 	}
 	t := d.topic(name)
@@ -154,10 +151,7 @@ func (d *driver) topic(name string) *topic {
 func (d *driver) Ensure(ctx context.Context, topic, name string) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.closed {
-		return messaging.ErrClosed
-	}
-	if err := ctx.Err(); err != nil {
+	if err := d.usable(ctx); err != nil {
 		return err
 	}
 	t := d.topic(topic)
@@ -184,6 +178,11 @@ func (d *driver) Consume(ctx context.Context, topic, name string) (messaging.Con
 func (d *driver) Ping(ctx context.Context) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	return d.usable(ctx)
+}
+
+// usable needs d.mu.
+func (d *driver) usable(ctx context.Context) error {
 	if d.closed {
 		return messaging.ErrClosed
 	}
