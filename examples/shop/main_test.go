@@ -197,9 +197,11 @@ func (b *buffer) Write(p []byte) (int, error) {
 }
 
 type logLine struct {
-	Level, Msg, Service string
-	TraceID             string `json:"trace_id"`
-	text                string
+	Level   string `json:"level"`
+	Msg     string `json:"msg"`
+	Service string `json:"service"`
+	TraceID string `json:"trace_id"`
+	text    string
 }
 
 func (b *buffer) lines() (lines []logLine) {

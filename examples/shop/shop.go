@@ -150,7 +150,7 @@ func (s *shop) openBroker(ctx context.Context) error {
 		}
 		s.broker, s.close = server.Broker(), server.Close
 	default:
-		return fmt.Errorf("shop: broker %q is neither nats+embedded: nor memory:", s.options.broker)
+		return fmt.Errorf(`shop: broker %q is neither "nats+embedded:" nor "memory:"`, s.options.broker)
 	}
 	return nil
 }

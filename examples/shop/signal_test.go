@@ -119,7 +119,7 @@ func (l *load) request(n int) {
 	}
 	req, err := http.NewRequest(method, l.edge+path, strings.NewReader(body))
 	if err != nil {
-		l.fail("%v", err)
+		l.failf("%v", err)
 		return
 	}
 	if key != "" {
@@ -150,15 +150,15 @@ func (l *load) request(n int) {
 	case err != nil && l.brutal:
 		return
 	case err != nil:
-		l.fail("%s %s: an answer was cut off: %v", method, path, err)
+		l.failf("%s %s: an answer was cut off: %v", method, path, err)
 	case resp.StatusCode >= 400:
-		l.fail("%s %s = %d %s", method, path, resp.StatusCode, data)
+		l.failf("%s %s = %d %s", method, path, resp.StatusCode, data)
 	case !json.Valid(data):
-		l.fail("%s %s: an answer is no JSON: %s", method, path, data)
+		l.failf("%s %s: an answer is no JSON: %s", method, path, data)
 	case key != "":
 		var o orderView
 		if err := json.Unmarshal(data, &o); err != nil {
-			l.fail("%s %s: %v", method, path, err)
+			l.failf("%s %s: %v", method, path, err)
 		}
 		l.mu.Lock()
 		l.accepted[o.ID] = true
@@ -178,7 +178,7 @@ func untouched(err error) bool {
 	return strings.Contains(err.Error(), "server closed idle connection") // net/http exports no name for it
 }
 
-func (l *load) fail(format string, args ...any) {
+func (l *load) failf(format string, args ...any) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.wrong = append(l.wrong, fmt.Sprintf(format, args...))

@@ -72,7 +72,7 @@ type process struct {
 // openSplit prepares everything that is not a service, and starts no process yet.
 func openSplit(ctx context.Context, sup *supervisor) (err error) {
 	if sup.broker != "" && sup.broker != "nats+embedded:" {
-		return fmt.Errorf("shop: -split needs a broker that processes can share: -broker %s is not one, use nats+embedded:", sup.broker)
+		return fmt.Errorf(`shop: -split needs a broker that processes can share: -broker %s is not one, use "nats+embedded:"`, sup.broker)
 	}
 	if sup.exe == "" {
 		if sup.exe, err = os.Executable(); err != nil {
@@ -151,7 +151,7 @@ func (sup *supervisor) arm() {
 }
 
 func freeAddr() (string, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	l, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // an address without a name waits for nobody
 	if err != nil {
 		return "", fmt.Errorf("shop: find a free port: %w", err)
 	}
@@ -215,7 +215,7 @@ func (sup *supervisor) keep(ctx context.Context, p *process) {
 
 // spawn starts the process of p and returns how to wait for its end.
 func (sup *supervisor) spawn(p *process) (wait func() error, err error) {
-	cmd := exec.Command(sup.exe, p.args...)
+	cmd := exec.Command(sup.exe, p.args...) //nolint:noctx // it is told to stop in good order; a context would kill it
 	sup.mu.Lock()
 	cmd.Env = append(append(os.Environ(), sup.env[p.name]...), databaseVariable+"="+sup.books.Databases[p.service])
 	sup.mu.Unlock()
