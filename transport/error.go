@@ -202,7 +202,8 @@ func (e *Error) code() Code {
 
 // AsError returns err as an [*Error], looking in this order for: an *Error in
 // the chain; context.Canceled and context.DeadlineExceeded; a gRPC status; an
-// error that says NotExecuted() (an open breaker, a full bulkhead), which becomes
+// error that says NotExecuted() (an open breaker, a full bulkhead) or Unavailable()
+// (a transaction without a database, or without room on its disk), which becomes
 // UNAVAILABLE with its RetryAfter(). All else is INTERNAL with a generic message.
 // What is not an *Error already becomes the cause of the new one, and what it says
 // by NotExecuted() and RetryAfter() is kept. AsError(nil) is nil.
@@ -232,6 +233,7 @@ func AsError(err error) *Error {
 func classify(err error) *Error {
 	var g interface{ GRPCStatus() *status.Status }
 	var n interface{ NotExecuted() bool }
+	var u interface{ Unavailable() bool }
 	switch {
 	case errors.Is(err, context.Canceled):
 		return Errorf(Canceled, "", "the request was canceled")
@@ -241,6 +243,8 @@ func classify(err error) *Error {
 		return FromStatus(g.GRPCStatus())
 	case errors.As(err, &n) && n.NotExecuted():
 		return Errorf(Unavailable, "", "the service is unavailable")
+	case errors.As(err, &u) && u.Unavailable():
+		return Errorf(Unavailable, "", "the service cannot read or write its data now")
 	default:
 		return Errorf(Internal, "", "internal error")
 	}

@@ -152,6 +152,10 @@ type rejected struct{ error }
 func (rejected) NotExecuted() bool                 { return true }
 func (rejected) RetryAfter() (time.Duration, bool) { return 2 * time.Second, true }
 
+type away struct{ error }
+
+func (away) Unavailable() bool { return true }
+
 func TestAsError(t *testing.T) {
 	t.Parallel()
 	sentinel := transport.Errorf(transport.NotFound, "NO_ORDER", "no such order")
@@ -170,6 +174,7 @@ func TestAsError(t *testing.T) {
 			Details: transport.Details{NotExecuted: true, RetryAfter: 2 * time.Second}}},
 		{"queueing until the deadline", errors.Join(rejected{io.EOF}, context.DeadlineExceeded), &transport.Error{Code: transport.DeadlineExceeded, Message: "the deadline has passed",
 			Details: transport.Details{NotExecuted: true, RetryAfter: 2 * time.Second}}},
+		{"away", fmt.Errorf("store: %w", away{errSecret}), &transport.Error{Code: transport.Unavailable, Message: "the service cannot read or write its data now"}},
 		{"grpc", fmt.Errorf("call: %w", status.Error(codes.NotFound, "nope")), &transport.Error{Code: transport.NotFound, Message: "nope"}},
 		{"grpc of the future", status.Error(codes.Code(99), "?"), &transport.Error{Code: transport.Unknown, Message: "?"}},
 		{"unknown", io.EOF, &transport.Error{Code: transport.Internal, Message: "internal error"}},
