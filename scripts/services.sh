@@ -76,4 +76,21 @@ postgres() {
 	return 1
 }
 
+# strace makes a disk fail for one process. Without it, and on other systems, the
+# tests of failing disks skip, so a missing one is no error.
+strace_tool() {
+	[ "$(uname -s)" = Linux ] || return 0
+	if ! have strace && have apt-get && can_be_root; then
+		say "strace: missing, installing with apt-get"
+		as_root env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends strace ||
+			say "strace: apt-get failed"
+	fi
+	if have strace; then
+		say "strace: present in $(dirname "$(command -v strace)")"
+	else
+		say "strace: missing; the tests of failing disks will skip"
+	fi
+}
+
 postgres
+strace_tool
