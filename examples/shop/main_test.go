@@ -18,18 +18,16 @@ import (
 	"github.com/armature-go/armature/examples/shop/audit"
 )
 
-// childEnv makes the test binary be the shop, so that signals can be sent to a real process.
-const childEnv = "SHOP_CHILD"
-
 func TestMain(m *testing.M) {
-	if os.Getenv(childEnv) != "" {
-		main()
-	}
 	// nats-server 2.15.2 now and then leaves the store of a stream open when it is shut down with clients on its port,
 	// and with the store its hold on the clock.
 	goleak.VerifyTestMain(m,
 		goleak.IgnoreTopFunction("github.com/nats-io/nats-server/v2/server.(*fileStore).flushStreamStateLoop"),
-		goleak.IgnoreTopFunction("github.com/nats-io/nats-server/v2/server/ats.Register.func1"))
+		goleak.IgnoreTopFunction("github.com/nats-io/nats-server/v2/server/ats.Register.func1"),
+		goleak.Cleanup(func(code int) {
+			_ = os.RemoveAll(programFolder)
+			os.Exit(code)
+		}))
 }
 
 // opened is a shop that runs in this process.

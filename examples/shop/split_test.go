@@ -24,12 +24,28 @@ import (
 	"github.com/armature-go/armature/internal/testsvc"
 )
 
-// buildShop makes the program that the processes of a split shop run: with failpoints, without the race detector.
+// programFolder holds the program that buildShop made; TestMain removes it.
+var programFolder string
+
+// build makes the shop's program once: with failpoints, and without the race detector, which would slow its databases
+// down some twenty times and is on in the tests that run the shop in their own process.
+var build = sync.OnceValues(func() (program string, err error) {
+	if programFolder, err = os.MkdirTemp("", "shop-program-"); err != nil {
+		return "", err
+	}
+	program = filepath.Join(programFolder, "shop")
+	if out, err := exec.Command("go", "build", "-tags", "failpoint", "-o", program, ".").CombinedOutput(); err != nil {
+		return "", fmt.Errorf("%w\n%s", err, out)
+	}
+	return program, nil
+})
+
+// buildShop returns the program that runs the shop, or one of its services, in a process of its own.
 func buildShop(t *testing.T) string {
 	t.Helper()
-	program := filepath.Join(t.TempDir(), "shop")
-	if out, err := exec.Command("go", "build", "-tags", "failpoint", "-o", program, ".").CombinedOutput(); err != nil {
-		t.Fatalf("build the shop: %v\n%s", err, out)
+	program, err := build()
+	if err != nil {
+		t.Fatalf("build the shop: %v", err)
 	}
 	return program
 }
@@ -220,12 +236,12 @@ func ownServer(t *testing.T, kind string) func(context.Context, string) (string,
 
 // TestTheProcessesDieWithTheirSupervisor kills the supervisor itself and opens the shop again on what it left.
 func TestTheProcessesDieWithTheirSupervisor(t *testing.T) {
-	program, data := buildShop(t), t.TempDir()
+	data := t.TempDir()
 	seed := uint64(number(t, "SHOP_SEED", int(time.Now().UnixNano()&0xffffff)))
 	fmt.Printf("%s: seed %d\n", t.Name(), seed)
 	rng := rand.New(rand.NewPCG(seed, 0))
 	for round := range number(t, "SHOP_SUPERVISOR_KILLS", 3) {
-		c := startProgram(t, program, data, "-split")
+		c := startChild(t, data, "-split")
 		stop := sendOrders(t.Context(), c.edge, rng)
 		after(t, time.Duration(300+rng.IntN(1500))*time.Millisecond)
 		pids := processes(t, data)
@@ -246,7 +262,7 @@ func TestTheProcessesDieWithTheirSupervisor(t *testing.T) {
 			}
 		}
 	}
-	c := startProgram(t, program, data, "-split")
+	c := startChild(t, data, "-split")
 	books, err := audit.ReadConfig(filepath.Join(data, audit.FileName))
 	if err != nil {
 		t.Fatal(err)
