@@ -209,10 +209,9 @@ func (b *buffer) lines() (lines []logLine) {
 	for raw := range strings.Lines(text) {
 		// The first service is the one that logs.
 		var line logLine
-		if json.Unmarshal([]byte(raw), &line) == nil {
-			line.text = raw
-			lines = append(lines, line)
-		}
+		_ = json.Unmarshal([]byte(raw), &line) // what is no JSON is the last word of a process
+		line.text = raw
+		lines = append(lines, line)
 	}
 	return lines
 }

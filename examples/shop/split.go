@@ -15,6 +15,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"sync"
 	"syscall"
 	"time"
@@ -45,6 +46,7 @@ type supervisor struct {
 	exe    string              // the program the children run; it is told its service as its first argument
 	env    map[string][]string // more environment for the process of that name
 	copies map[string]int      // of a service; 1 unless named here
+	port   int                 // the last one that was given to a process; 0 begins somewhere
 
 	log       *slog.Logger
 	outside   *sim.Sim
@@ -90,7 +92,7 @@ func openSplit(ctx context.Context, sup *supervisor) (err error) {
 			err = errors.Join(err, sup.release(context.WithoutCancel(ctx)))
 		}
 	}()
-	if sup.listen, err = freeAddr(); err != nil {
+	if sup.listen, err = sup.freeAddr(); err != nil {
 		return err
 	}
 	if sup.server, err = sup.embedded(ctx, sup.listen); err != nil {
@@ -106,14 +108,14 @@ func openSplit(ctx context.Context, sup *supervisor) (err error) {
 			if sup.copies[svc.name] > 1 {
 				p.name = fmt.Sprintf("%s-%d", svc.name, i+1)
 			}
-			if p.admin, err = freeAddr(); err != nil {
+			if p.admin, err = sup.freeAddr(); err != nil {
 				return err
 			}
 			if p.addr = sup.addr; svc.name != gatewayName {
-				p.addr, err = freeAddr()
+				p.addr, err = sup.freeAddr()
 			} else if _, port, _ := net.SplitHostPort(sup.addr); port == "0" {
 				// The port has to be the same after a restart.
-				p.addr, err = freeAddr()
+				p.addr, err = sup.freeAddr()
 			}
 			if err != nil {
 				return err
@@ -150,12 +152,26 @@ func (sup *supervisor) arm() {
 	}
 }
 
-func freeAddr() (string, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // an address without a name waits for nobody
-	if err != nil {
-		return "", fmt.Errorf("shop: find a free port: %w", err)
+// Ports of the processes, which have to be the same after a restart. They lie below those that systems give to outgoing
+// connections: one of these could take the port of a process that is being started again.
+const (
+	lowestPort  = 24000
+	highestPort = 32000
+)
+
+// freeAddr returns a loopback address that nobody listens on.
+func (sup *supervisor) freeAddr() (string, error) {
+	if sup.port == 0 {
+		sup.port = lowestPort + rand.IntN(highestPort-lowestPort-1000)
 	}
-	return l.Addr().String(), l.Close()
+	for range 1000 {
+		sup.port++
+		l, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(sup.port))) //nolint:noctx // an address without a name waits for nobody
+		if err == nil {
+			return l.Addr().String(), l.Close()
+		}
+	}
+	return "", fmt.Errorf("shop: find a free port: a thousand up to %d are taken", sup.port)
 }
 
 // run serves until ctx ends, calling ready once every process answers, and stops them in the reverse order.

@@ -15,6 +15,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -58,6 +59,9 @@ type torn struct {
 	stop func() error // once; the end of the test calls it otherwise
 }
 
+// supervisors counts those of this process.
+var supervisors atomic.Int32
+
 func openTorn(t *testing.T, sup *supervisor) *torn {
 	t.Helper()
 	if sup.data == "" {
@@ -66,6 +70,7 @@ func openTorn(t *testing.T, sup *supervisor) *torn {
 	logs := &buffer{}
 	sup.addr, sup.options.logs = "127.0.0.1:0", logs
 	sup.shutdownTimeout = 10 * time.Second
+	sup.port = int(20000 + 50*supervisors.Add(1)) // apart from that of any other test
 	if err := openSplit(t.Context(), sup); err != nil {
 		t.Fatal(err)
 	}
