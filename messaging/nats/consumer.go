@@ -14,6 +14,12 @@ import (
 	"github.com/armature-go/armature/messaging"
 )
 
+// How often, and how far apart, a subscription that stops looks whether the server has forgotten its pull request.
+const (
+	requestLooks = 20
+	requestLook  = 5 * time.Millisecond
+)
+
 // consumer pulls. It speaks the pull protocol itself because both ways of the client's jetstream package hold messages
 // the caller does not know of, whose leases lapse while handlers are slow and which a drain could not give back.
 type consumer struct {
@@ -279,7 +285,7 @@ func (c *consumer) Stop(ctx context.Context) ([]*messaging.Received, error) {
 		// The server still holds the pull request of the subscription that is gone. When it meets that request with a
 		// message that was given back, it puts the message behind the others. Asking for the consumer's state makes it
 		// look for such requests first.
-		_, err = c.d.js.Consumer(ctx, assetName(c.topic), assetName(c.group))
+		err = c.awaitNoRequest(ctx)
 	}
 	if c.d.nc.IsClosed() {
 		err = nil // nothing can be on its way
@@ -292,6 +298,23 @@ func (c *consumer) Stop(ctx context.Context) ([]*messaging.Received, error) {
 	rs := decodeAll(c.buf)
 	c.buf = nil
 	return rs, err
+}
+
+// awaitNoRequest asks for the consumer's state until the server holds no pull request any more. Those of other
+// subscriptions of the group count as well and stay, so it does not wait for long.
+func (c *consumer) awaitNoRequest(ctx context.Context) error {
+	for range requestLooks {
+		state, err := c.d.js.Consumer(ctx, assetName(c.topic), assetName(c.group))
+		if err != nil || state.CachedInfo().NumWaiting == 0 {
+			return err
+		}
+		select {
+		case <-time.After(requestLook):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	return nil
 }
 
 // Close waits until the server has confirmed the settlements. Those it has not confirmed when ctx ends may lead to
