@@ -1,8 +1,8 @@
 // Package messagingtest checks that a messaging driver does what package messaging promises, whatever the broker.
 //
 //	func TestConformance(t *testing.T) {
-//		messagingtest.Run(t, messagingtest.Config{Virtual: true, Open: func(t *testing.T) *messaging.Broker {
-//			return must(memory.New(memory.Config{}))
+//		messagingtest.Run(t, messagingtest.Config{Virtual: true, Open: func(t *testing.T, tp trace.TracerProvider) *messaging.Broker {
+//			return must(memory.New(memory.Config{TracerProvider: tp}))
 //		}})
 //	}
 //
