@@ -11,7 +11,7 @@ import (
 )
 
 // The body of a driver's TestConformance.
-func ExampleRun() {
+func ExampleRun() { //nolint:testableexamples // compiled only: the suite needs a *testing.T, which an Example has not
 	conformance := func(t *testing.T) {
 		messagingtest.Run(t, messagingtest.Config{
 			Virtual:  true, // the driver uses no real network connections
