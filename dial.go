@@ -169,7 +169,7 @@ func StandardPolicy(cfg StandardConfig) (resilience.Policy, error) {
 		return nil, err
 	}
 	breaker, err := resilience.NewBreaker(resilience.BreakerConfig{
-		Name: cfg.Name, OnStateChange: cfg.stateChanged, OpenFor: resilience.OpenBackoff(breakerFirst, breakerLast),
+		Name: cfg.Name, Observer: resilience.LogEvents(cfg.Logger), OpenFor: resilience.OpenBackoff(breakerFirst, breakerLast),
 	})
 	if err != nil {
 		return nil, err
@@ -200,13 +200,4 @@ func harmless(ctx context.Context, err error) bool {
 		return true
 	}
 	return flow.OutgoingIdempotencyKey(ctx) != ""
-}
-
-func (cfg StandardConfig) stateChanged(c resilience.StateChange) {
-	if cfg.Logger == nil {
-		return
-	}
-	cfg.Logger.Warn("circuit breaker changed", slog.String("target", c.Name),
-		slog.String("from", c.From.String()), slog.String("to", c.To.String()),
-		slog.Duration("for", c.For), slog.Any("cause", c.Cause))
 }

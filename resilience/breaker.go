@@ -56,18 +56,10 @@ type BreakerConfig struct {
 	// call counts as a failure and the panic goes on.
 	Classify Classifier
 
-	// OnStateChange, if not nil, is told about changes, one at a time and in order,
-	// outside locks: it may call the breaker. It runs on the goroutine of the call
-	// that caused the change, or on another one that is just delivering.
-	OnStateChange func(StateChange)
-}
-
-// StateChange is one change of a breaker's state.
-type StateChange struct {
-	Name     string
-	From, To State
-	For      time.Duration // how long it stays open, when To is Open
-	Cause    error         // what opened the breaker; nil for slow calls, Trip and other states
+	// Observer, if not nil, is told about state changes, one at a time and in order.
+	// It runs on the goroutine of the call that caused the change, or on another one
+	// that is just delivering.
+	Observer Observer
 }
 
 // BreakerStats is a moment's view of a [Breaker].
@@ -98,7 +90,7 @@ type Breaker struct {
 
 	mu         sync.Mutex
 	opened     uint64
-	events     []StateChange
+	events     []Event
 	delivering bool
 }
 
@@ -420,7 +412,7 @@ func (b *Breaker) open(p *period, d time.Duration, cause error) bool {
 	}
 	e := newEpisode(number, b.cfg.Probes, d, cause)
 	e.until = b.elapsed() + d
-	b.change(p, &period{episode: e}, StateChange{To: Open, For: d, Cause: cause})
+	b.change(p, &period{episode: e}, Event{To: Open, Duration: d, Err: cause})
 	b.opened++
 	return true
 }
@@ -441,11 +433,11 @@ func (b *Breaker) openFor(number int, cause error) (d time.Duration) {
 
 // close replaces p by a fresh closed period. Called with mu held.
 func (b *Breaker) close(p *period) {
-	b.change(p, &period{sensor: b.cfg.Window.sensor()}, StateChange{To: Closed})
+	b.change(p, &period{sensor: b.cfg.Window.sensor()}, Event{To: Closed})
 }
 
 // change installs the next period and queues the event. Called with mu held.
-func (b *Breaker) change(from, to *period, event StateChange) {
+func (b *Breaker) change(from, to *period, event Event) {
 	event.From = Closed
 	if e := from.episode; e != nil {
 		event.From = e.announced
@@ -455,11 +447,11 @@ func (b *Breaker) change(from, to *period, event StateChange) {
 }
 
 // announce queues an event. Called with mu held.
-func (b *Breaker) announce(event StateChange) {
-	if b.cfg.OnStateChange == nil || event.From == event.To && event.To == Closed {
+func (b *Breaker) announce(event Event) {
+	if b.cfg.Observer == nil || event.From == event.To && event.To == Closed {
 		return
 	}
-	event.Name = b.cfg.Name
+	event.Kind, event.Policy, event.Name = EventStateChanged, "breaker", b.cfg.Name
 	b.events = append(b.events, event)
 }
 
@@ -467,7 +459,7 @@ func (b *Breaker) announce(event StateChange) {
 // delivers at a time, which keeps the order; a listener that causes further events
 // queues them behind.
 func (b *Breaker) deliver() {
-	if b.cfg.OnStateChange == nil {
+	if b.cfg.Observer == nil {
 		return
 	}
 	for b.deliverOne() {
@@ -489,6 +481,6 @@ func (b *Breaker) deliverOne() bool {
 		b.delivering = false
 		b.mu.Unlock()
 	}()
-	b.cfg.OnStateChange(event)
+	b.cfg.Observer.On(context.Background(), event)
 	return true
 }

@@ -84,8 +84,10 @@ func TestBreakerLifeStory(t *testing.T) {
 		var events []string
 		b := must(resilience.NewBreaker(resilience.BreakerConfig{
 			Name: "payment", Window: resilience.Count(4), Failures: 2, Probes: 2,
-			OpenFor:       func(episode int, _ error) time.Duration { return time.Duration(episode) * time.Second },
-			OnStateChange: func(c resilience.StateChange) { events = append(events, fmt.Sprintf("%v>%v", c.From, c.To)) },
+			OpenFor: func(episode int, _ error) time.Duration { return time.Duration(episode) * time.Second },
+			Observer: resilience.ObserverFunc(func(_ context.Context, c resilience.Event) {
+				events = append(events, fmt.Sprintf("%v>%v", c.From, c.To))
+			}),
 		}))
 		play(b, "sff")
 
@@ -192,7 +194,7 @@ func TestBreakerTellsOneChangeAtATime(t *testing.T) {
 		var told []resilience.State
 		listening := 0
 		b = must(resilience.NewBreaker(resilience.BreakerConfig{
-			OnStateChange: func(c resilience.StateChange) {
+			Observer: resilience.ObserverFunc(func(_ context.Context, c resilience.Event) {
 				if listening++; listening > 1 {
 					t.Error("told about a change while listening to another")
 				}
@@ -202,7 +204,7 @@ func TestBreakerTellsOneChangeAtATime(t *testing.T) {
 				time.Sleep(time.Second) // and others meanwhile
 				told = append(told, c.To)
 				listening--
-			},
+			}),
 		}))
 		var wg sync.WaitGroup
 		wg.Go(func() { b.Trip(time.Hour) })

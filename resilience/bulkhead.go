@@ -3,14 +3,10 @@ package resilience
 import (
 	"container/list"
 	"context"
-	"errors"
 	"fmt"
 	"sync"
 	"time"
 )
-
-// ErrFull matches every [FullError] with [errors.Is].
-var ErrFull = errors.New("resilience: bulkhead full")
 
 // FullError reports that a bulkhead had no place. The operation did not run.
 type FullError struct {
@@ -31,8 +27,8 @@ func (e *FullError) Error() string {
 	return s
 }
 
-// Is matches ErrFull.
-func (e *FullError) Is(target error) bool { return target == ErrFull }
+// Is matches ErrFull and ErrRejected.
+func (e *FullError) Is(target error) bool { return target == ErrFull || target == ErrRejected }
 
 // Unwrap returns the context's error, if that ended the wait.
 func (e *FullError) Unwrap() error { return e.Err }

@@ -25,7 +25,7 @@ func Call[T any](ctx context.Context, p Policy, fn func(context.Context) (T, err
 		err = p.Run(ctx, Next{op: c})
 	}
 	if err != nil && c.orElse != nil {
-		c.dispose()
+		c.replace()
 		return c.orElse(ctx, err)
 	}
 	return c.result, err
@@ -52,27 +52,30 @@ func OrElse[T any](fallback func(context.Context, error) (T, error)) CallOption[
 	return func(c *call[T]) { c.orElse = fallback }
 }
 
-// Discard receives results that FailIf refused and that nobody will see, because
-// a later attempt or OrElse replaced them: the place to close a response body.
+// Discard receives results that nobody will see: those that FailIf refused and a
+// later attempt or OrElse replaced, and those of hedges that lost. It is the place
+// to close a response body, and runs on whichever goroutine finds out.
 func Discard[T any](dispose func(T)) CallOption[T] {
-	return func(c *call[T]) { c.discard = dispose }
+	return func(c *call[T]) { c.dispose = dispose }
 }
 
 // call is one typed operation with its result slot. Policies run attempts one
-// after another on one goroutine, so the slot needs no lock.
+// after another, or each on a fork of its own, so the slot needs no lock.
 type call[T any] struct {
 	fn      func(context.Context) (T, error)
 	failIf  func(T) error
 	orElse  func(context.Context, error) (T, error)
-	discard func(T)
+	dispose func(T)
 	result  T
-	refused bool
+	present bool // result is one of fn without error
+	refused bool // by failIf
 }
 
 func (c *call[T]) run(ctx context.Context) error {
-	c.dispose()
+	c.replace()
 	var err error
 	c.result, err = c.fn(ctx)
+	c.present = err == nil
 	if err == nil && c.failIf != nil {
 		err = c.failIf(c.result)
 		c.refused = err != nil
@@ -80,11 +83,31 @@ func (c *call[T]) run(ctx context.Context) error {
 	return err
 }
 
-func (c *call[T]) dispose() {
-	old, refused := c.result, c.refused
-	var zero T
-	c.result, c.refused = zero, false
-	if refused && c.discard != nil {
-		c.discard(old)
+// replace makes room for another result.
+func (c *call[T]) replace() {
+	if c.refused {
+		c.discard()
+		return
 	}
+	var zero T
+	c.result, c.present = zero, false
+}
+
+func (c *call[T]) discard() {
+	old, present := c.result, c.present
+	var zero T
+	c.result, c.present, c.refused = zero, false, false
+	if present && c.dispose != nil {
+		c.dispose(old)
+	}
+}
+
+func (c *call[T]) fork() operation {
+	return &call[T]{fn: c.fn, failIf: c.failIf, dispose: c.dispose}
+}
+
+func (c *call[T]) adopt(fork operation) {
+	c.replace()
+	f := fork.(*call[T])
+	c.result, c.present, c.refused = f.result, f.present, f.refused
 }

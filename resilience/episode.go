@@ -75,7 +75,7 @@ func (b *Breaker) admit(p *period) (*permit, error) {
 	}
 	if e.announced == Open {
 		e.announced = HalfOpen
-		b.announce(StateChange{From: Open, To: HalfOpen})
+		b.announce(Event{From: Open, To: HalfOpen})
 	}
 	t := &permit{period: p, done: done}
 	t.watchdog = time.AfterFunc(b.cfg.ProbeTimeout, func() { b.settle(t, Failure, errProbeHung) })
@@ -128,10 +128,6 @@ func (b *Breaker) claim(t *permit) bool {
 	t.done(false)
 	return t.period.episode.reached == gobreaker.StateOpen && b.now.Load() == t.period
 }
-
-type staticError string
-
-func (e staticError) Error() string { return string(e) }
 
 const (
 	errNoReturn  = staticError("resilience: call did not return")

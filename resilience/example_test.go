@@ -46,9 +46,9 @@ func ExampleNewBreaker() {
 		Window:   resilience.Consecutive(),
 		Failures: 2,
 		OpenFor:  resilience.OpenFixed(time.Minute),
-		OnStateChange: func(c resilience.StateChange) {
+		Observer: resilience.ObserverFunc(func(_ context.Context, c resilience.Event) {
 			fmt.Printf("%s: %v, was %v\n", c.Name, c.To, c.From)
-		},
+		}),
 	})
 	if err != nil {
 		fmt.Println(err)

@@ -56,7 +56,7 @@ func TestImportsStayLight(t *testing.T) {
 	if !strings.Contains(string(out), "github.com/sony/gobreaker") {
 		t.Fatal("go list did not list the dependencies")
 	}
-	for _, heavy := range []string{"google.golang.org/grpc", "go.opentelemetry.io", "prometheus"} {
+	for _, heavy := range []string{"google.golang.org/grpc", "go.opentelemetry.io", "prometheus", "redis"} {
 		if strings.Contains(string(out), heavy) {
 			t.Errorf("resilience compiles %s", heavy)
 		}

@@ -45,3 +45,14 @@ func (c *endpointCall) run(ctx context.Context) error {
 	}
 	return c.failed
 }
+
+func (c *endpointCall) fork() operation {
+	return &endpointCall{next: c.next, request: c.request}
+}
+
+func (c *endpointCall) adopt(fork operation) {
+	f := fork.(*endpointCall)
+	c.response, c.failed = f.response, f.failed
+}
+
+func (c *endpointCall) discard() { c.response, c.failed = nil, nil }

@@ -1,13 +1,9 @@
 package resilience
 
 import (
-	"errors"
 	"fmt"
 	"time"
 )
-
-// ErrOpen matches every [OpenError] with [errors.Is].
-var ErrOpen = errors.New("resilience: breaker open")
 
 // OpenError reports that a breaker turned the call away. The operation did not
 // run.
@@ -28,8 +24,8 @@ func (e *OpenError) Error() string {
 	return fmt.Sprintf("resilience: pass breaker %q: %v", e.Name, e.State)
 }
 
-// Is matches ErrOpen.
-func (e *OpenError) Is(target error) bool { return target == ErrOpen }
+// Is matches ErrOpen and ErrRejected.
+func (e *OpenError) Is(target error) bool { return target == ErrOpen || target == ErrRejected }
 
 // NotExecuted reports true.
 func (e *OpenError) NotExecuted() bool { return true }

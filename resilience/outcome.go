@@ -42,7 +42,7 @@ type Classifier func(ctx context.Context, err error) Outcome
 //
 //   - The caller cancelled ctx: Neutral, whatever the error says, because drivers
 //     turn context errors into strings. A deadline that passed is a Failure.
-//   - A rejection by a policy further in ([ErrOpen], [ErrFull]): Neutral, unless
+//   - A rejection by a policy further in ([ErrRejected]): Neutral, unless
 //     another attempt of the same call got through and failed.
 //   - An error with StatusCode() in the range 400 to 499: Success, the callee is
 //     well and the request was not. 408, 429 and 499 stay failures.
@@ -53,7 +53,7 @@ func Classify(ctx context.Context, err error) Outcome {
 		return Success
 	case errors.Is(ctx.Err(), context.Canceled):
 		return Neutral
-	case (errors.Is(err, ErrOpen) || errors.Is(err, ErrFull)) && !executed(err):
+	case errors.Is(err, ErrRejected) && !executed(err):
 		return Neutral
 	}
 	var coded interface{ StatusCode() int }

@@ -3,6 +3,7 @@ package resilience
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -36,17 +37,57 @@ func (n Next) Run(ctx context.Context) error {
 	return n.op.run(ctx)
 }
 
-// run lets a Next be the operation of another one, for a chain that sits inside
-// a policy of the user's own.
+// Fork returns a copy that keeps its result to itself, for a policy that runs
+// several attempts at the same time. Of those the policy adopts one and discards
+// the others. Fork, Adopt and Discard may be called on any goroutine; one Next and
+// one fork must not be used by two at a time.
+func (n Next) Fork() Next {
+	if n.op != nil {
+		n.op = n.op.fork()
+	}
+	return n
+}
+
+// Adopt makes the result of fork, which must have ended, that of n.
+func (n Next) Adopt(fork Next) {
+	if n.op != nil {
+		n.op.adopt(fork.op)
+	}
+}
+
+// Discard disposes of the result of a fork that nobody will see: a response body
+// is closed, the caller's [Discard] option gets the value.
+func (n Next) Discard() {
+	if n.op != nil {
+		n.op.discard()
+	}
+}
+
+// A Next is the operation of another one for a chain that sits inside a policy of
+// the user's own.
 func (n Next) run(ctx context.Context) error { return n.Run(ctx) }
+func (n Next) fork() operation               { return n.Fork() }
+func (n Next) adopt(fork operation)          { n.Adopt(fork.(Next)) }
+func (n Next) discard()                      { n.Discard() }
 
 // operation is what Do and Call run: an interface rather than a func so that a
 // typed call carries its result without a closure.
-type operation interface{ run(context.Context) error }
+type operation interface {
+	run(context.Context) error
+	// fork returns the same operation with a result slot of its own.
+	fork() operation
+	// adopt takes over the result of a fork, which is not used any more.
+	adopt(fork operation)
+	// discard disposes of a result that nobody will see.
+	discard()
+}
 
 type opFunc func(context.Context) error
 
 func (f opFunc) run(ctx context.Context) error { return f(ctx) }
+func (f opFunc) fork() operation               { return f }
+func (f opFunc) adopt(operation)               {}
+func (f opFunc) discard()                      {}
 
 type chain []Policy
 
@@ -87,6 +128,24 @@ func (c *chain) Describe() Description {
 	}
 	d.Warnings = orderWarnings(*c)
 	return d
+}
+
+// Policies returns the policies of the chain, outermost first.
+func (c *chain) Policies() []Policy { return slices.Clone(*c) }
+
+// Walk visits p and everything inside it: the members of a [Chain] and of any
+// policy with a method Policies() []Policy, outermost first. A nil p has nothing
+// to visit.
+func Walk(p Policy, visit func(Policy)) {
+	if p == nil {
+		return
+	}
+	visit(p)
+	if parent, ok := p.(interface{ Policies() []Policy }); ok {
+		for _, child := range parent.Policies() {
+			Walk(child, visit)
+		}
+	}
 }
 
 // orderWarnings names combinations that cannot do what they look like.

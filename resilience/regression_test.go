@@ -189,12 +189,12 @@ func TestRegressionListenerMayAskTheBreaker(t *testing.T) {
 	var seen []string
 	b = must(resilience.NewBreaker(resilience.BreakerConfig{
 		Window: resilience.Consecutive(), Failures: 1,
-		OnStateChange: func(c resilience.StateChange) {
+		Observer: resilience.ObserverFunc(func(_ context.Context, c resilience.Event) {
 			seen = append(seen, fmt.Sprintf("%v->%v now %v", c.From, c.To, b.Stats().State))
 			if c.To == resilience.Open {
 				b.Reset()
 			}
-		},
+		}),
 	}))
 	_ = do(t, b, fails)
 	if got, want := strings.Join(seen, ", "), "closed->open now open, open->closed now closed"; got != want {

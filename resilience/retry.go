@@ -38,9 +38,8 @@ type RetryConfig struct {
 	// ctx is done. Nil means [Retryable].
 	Retryable func(ctx context.Context, err error) bool
 
-	// OnRetry, if not nil, is told before each wait: the attempt that failed
-	// (counting from 1), its error and the delay to come.
-	OnRetry func(ctx context.Context, attempt int, err error, delay time.Duration)
+	// Observer, if not nil, is told before each wait.
+	Observer Observer
 }
 
 // Retryable is the default judgement of [Retry]: not after backoff.Permanent, not
@@ -237,8 +236,11 @@ func (r *Retry) again(ctx context.Context, next Next, start time.Time, err error
 		if deadline, ok := ctx.Deadline(); ok && time.Until(deadline) <= delay {
 			return failed.stop(StopDeadline, context.DeadlineExceeded)
 		}
-		if r.cfg.OnRetry != nil {
-			r.cfg.OnRetry(ctx, attempt, failed.last(), delay)
+		if r.cfg.Observer != nil {
+			r.cfg.Observer.On(ctx, Event{
+				Kind: EventRetry, Policy: "retry", Name: r.cfg.Name,
+				Attempt: attempt, Duration: delay, Err: failed.last(),
+			})
 		}
 		if !sleep(ctx, delay) {
 			return failed.stop(StopContext, ctx.Err())

@@ -200,9 +200,9 @@ func TestRetryTellsBeforeItWaits(t *testing.T) {
 		var told []string
 		retry := must(resilience.NewRetry(resilience.RetryConfig{
 			Backoff: resilience.Exponential(time.Second, time.Minute, resilience.NoJitter),
-			OnRetry: func(_ context.Context, attempt int, err error, delay time.Duration) {
-				told = append(told, fmt.Sprint(attempt, " ", err, " ", delay))
-			},
+			Observer: resilience.ObserverFunc(func(_ context.Context, c resilience.Event) {
+				told = append(told, fmt.Sprint(c.Attempt, " ", c.Err, " ", c.Duration))
+			}),
 		}))
 		_ = do(t, retry, fails)
 		if want := []string{"1 payment: down 1s", "2 payment: down 2s"}; !slices.Equal(told, want) {

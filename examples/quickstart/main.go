@@ -119,9 +119,11 @@ func visit(ctx context.Context, out io.Writer, svc *armature.Service, shop *cata
 		return err
 	}
 	retry, err := resilience.NewRetry(resilience.RetryConfig{
-		OnRetry: func(_ context.Context, attempt int, err error, _ time.Duration) {
-			fmt.Fprintf(out, "   attempt %d: %s\n", attempt, explain(err))
-		},
+		Observer: resilience.ObserverFunc(func(_ context.Context, e resilience.Event) {
+			if e.Kind == resilience.EventRetry {
+				fmt.Fprintf(out, "   attempt %d: %s\n", e.Attempt, explain(e.Err))
+			}
+		}),
 	})
 	if err != nil {
 		return err

@@ -24,8 +24,9 @@ var (
 		"google.golang.org/genproto/googleapis/rpc/...",
 		"google.golang.org/protobuf/...",
 	}
-	natsClient = []string{"github.com/nats-io/nats.go/..."}
-	natsServer = []string{"github.com/nats-io/nats-server/v2/..."}
+	natsClient  = []string{"github.com/nats-io/nats.go/..."}
+	natsServer  = []string{"github.com/nats-io/nats-server/v2/..."}
+	redisClient = []string{"github.com/redis/go-redis/v9/..."}
 
 	grpcServer = []string{"google.golang.org/grpc"}
 	brokers    = slices.Concat(natsClient, natsServer)
@@ -41,7 +42,7 @@ var (
 	// without its build tag.
 	internalSQL = []string{"internal/sqldb", "internal/lease", "internal/groupcommit", "internal/failpoint"}
 	// heavy is what a leaf package must never make its user compile.
-	heavy = slices.Concat(grpcServer, otelAPI, otelSDK, otelExporters, prometheus, brokers, sqlDrivers)
+	heavy = slices.Concat(grpcServer, otelAPI, otelSDK, otelExporters, prometheus, redisClient, brokers, sqlDrivers)
 )
 
 // Table returns the import table of the project.
@@ -60,6 +61,9 @@ func Table() []Rule {
 
 		library("resilience", []string{"flow"}, slices.Concat(kitEndpoint, []string{"github.com/sony/gobreaker", "github.com/cenkalti/backoff/v4"}), heavy),
 		library("resilience/resiliencetest", []string{"flow", "resilience"}, nil, heavy),
+		library("resilience/promresilience", []string{"flow", "resilience"}, prometheus, grpcServer, otelAPI, otelSDK, brokers),
+		library("resilience/otelresilience", []string{"flow", "resilience"}, otelAPI, otelSDK, otelExporters, grpcServer, prometheus, brokers),
+		library("resilience/redisrate", []string{"flow", "resilience"}, redisClient, grpcServer, otelAPI, otelSDK, prometheus, brokers),
 
 		library("discovery", []string{"flow"}, nil, heavy),
 		library("discovery/static", []string{"flow", "discovery"}, nil, heavy),
@@ -136,6 +140,10 @@ func Required() []string {
 		"messaging/nats/natsembed",
 		"messaging/outbox",
 		"resilience",
+		"resilience/otelresilience",
+		"resilience/promresilience",
+		"resilience/redisrate",
+		"resilience/resiliencetest",
 		"saga",
 		"saga/sqlstore",
 		"test/consumer",
