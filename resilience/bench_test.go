@@ -29,7 +29,7 @@ func costs() []costed {
 		{"bulkhead", bulkhead, 0},
 		{"retry", retry, 0},
 		{"retry breaker bulkhead", resilience.Chain(retry, breaker(resilience.Consecutive()), bulkhead), 0},
-		{"open breaker", tripped, 1}, // the error, which holds the time left
+		{"open breaker", tripped, 0},
 		{"timeout", must(resilience.NewTimeout(time.Minute)), 4},
 	}
 }

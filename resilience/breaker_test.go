@@ -86,7 +86,9 @@ func TestBreakerLifeStory(t *testing.T) {
 			Name: "payment", Window: resilience.Count(4), Failures: 2, Probes: 2,
 			OpenFor: func(episode int, _ error) time.Duration { return time.Duration(episode) * time.Second },
 			Observer: resilience.ObserverFunc(func(_ context.Context, c resilience.Event) {
-				events = append(events, fmt.Sprintf("%v>%v", c.From, c.To))
+				if c.Kind == resilience.EventStateChanged {
+					events = append(events, fmt.Sprintf("%v>%v", c.From, c.To))
+				}
 			}),
 		}))
 		play(b, "sff")
@@ -103,12 +105,12 @@ func TestBreakerLifeStory(t *testing.T) {
 			t.Error("the cause belongs to another call and must not be in the chain")
 		}
 		if s, want := b.Stats(), (resilience.BreakerStats{
-			State: resilience.Open, Episode: 1, OpenFor: time.Second, Opened: 1, Rejected: 1}); s != want {
+			State: resilience.Open, Episode: 1, OpenFor: time.Second, Opened: 1, Rejected: 1, Succeeded: 1, Failed: 2}); s != want {
 			t.Errorf("stats = %+v, want %+v", s, want)
 		}
 
-		time.Sleep(open.After) // exactly what the error says is enough
-		play(b, "sf")          // one good probe, one bad
+		time.Sleep(time.Until(open.Until)) // exactly what the error says is enough
+		play(b, "sf")                      // one good probe, one bad
 		wantState(t, b, resilience.Open)
 		if s := b.Stats(); s.Episode != 2 || s.OpenFor != 2*time.Second {
 			t.Errorf("second episode: %+v", s)
@@ -252,8 +254,8 @@ func TestBreakerMadeInALaterTimeThanItsCalls(t *testing.T) {
 func TestOpenBackoff(t *testing.T) {
 	t.Parallel()
 	openFor := resilience.OpenBackoff(time.Second, 5*time.Second)
-	busy := &resilience.OpenError{After: 3 * time.Second}
-	endless := &resilience.OpenError{After: time.Hour}
+	busy := hint{after: 3 * time.Second}
+	endless := hint{after: time.Hour}
 	for _, tt := range []struct {
 		episode int
 		cause   error

@@ -1,30 +1,36 @@
 package resilience
 
 import (
+	"context"
+	"math"
 	"time"
 
 	"github.com/sony/gobreaker"
 )
 
 // episode is one opening of a breaker: open for a while, then half-open until the
-// probes decide. gobreaker is its state machine; a fresh one per episode lets the
-// open time differ from one to the next. All fields but the constant ones belong
-// to Breaker.mu.
+// probes decide. gobreaker is its state machine; a fresh one per episode lets open
+// time and probes differ from one to the next. The places it grants are held until
+// the verdict is certain, so that the share of good probes decides instead of the
+// first bad one. All that changes belongs to Breaker.mu.
 type episode struct {
-	number int           // constant: openings in a row
-	until  time.Duration // constant: when probes are admitted, on the breaker's clock
-	cause  error         // constant: what opened it
+	number       int // openings in a row
+	open, half   *OpenError
+	probes, need int // places, and how many must do well
+	patience     time.Duration
 
 	machine   *gobreaker.TwoStepCircuitBreaker
 	reached   gobreaker.State // set by machine, under its lock and ours
-	announced State           // what listeners were told last
-	spare     []func(bool)    // places given back by probes without a verdict
+	probing   bool            // a probe was admitted
+	places    []func(bool)    // granted by machine
+	free      int             // granted places that probes without a verdict gave back
+	good, bad int
 }
 
-func newEpisode(number, probes int, d time.Duration, cause error) *episode {
-	e := &episode{number: number, cause: cause, announced: Open}
+func newEpisode(cfg *BreakerConfig, number int, d time.Duration, cause error) *episode {
+	e := &episode{number: number, probes: cfg.Probes, need: probesNeeded(cfg.Probes, cfg.ProbeSuccess), patience: cfg.ProbeTimeout}
 	e.machine = gobreaker.NewTwoStepCircuitBreaker(gobreaker.Settings{
-		MaxRequests: uint32(probes),
+		MaxRequests: uint32(cfg.Probes),
 		// gobreaker is still open at the very instant its time is over; a caller that
 		// comes back exactly when told must be admitted.
 		Timeout:       max(1, d-1),
@@ -34,102 +40,129 @@ func newEpisode(number, probes int, d time.Duration, cause error) *episode {
 	if done, err := e.machine.Allow(); err == nil {
 		done(false)
 	}
+	e.open = &OpenError{Name: cfg.Name, State: Open, Until: time.Now().Add(d), Cause: cause}
+	e.half = &OpenError{Name: cfg.Name, State: HalfOpen, Cause: cause}
 	return e
 }
 
-func (e *episode) state(now time.Duration) State {
-	if now < e.until {
-		return Open
+// probesNeeded is the smallest number whose share of n reaches share.
+func probesNeeded(n int, share float64) int {
+	if share == 0 {
+		return n
 	}
-	return HalfOpen
+	k := int(math.Ceil(share * float64(n)))
+	if float64(k-1)/float64(n) >= share { // 0.55*100 is a little more than 55
+		k--
+	}
+	return max(1, k)
 }
 
-// permit is the right of one probe to report.
-type permit struct {
+// left is the time until probes are admitted.
+func (e *episode) left() time.Duration { return max(0, time.Until(e.open.Until)) }
+
+// grant takes a place for a probe, if there is one.
+func (e *episode) grant() bool {
+	if e.free > 0 && e.reached == gobreaker.StateHalfOpen {
+		e.free--
+		return true
+	}
+	done, err := e.machine.Allow()
+	if err != nil {
+		return false
+	}
+	e.places = append(e.places, done)
+	return true
+}
+
+// count adds a probe's outcome and gives the machine its verdict once the remaining
+// probes cannot change it.
+func (e *episode) count(outcome Outcome) {
+	switch outcome {
+	case Neutral:
+		e.free++
+		return
+	case Success:
+		e.good++
+	default:
+		e.bad++
+	}
+	switch {
+	case e.good >= e.need:
+		for e.free = 0; e.grant(); { // gobreaker closes on a success in every place
+		}
+		for _, done := range e.places {
+			done(true)
+		}
+	case e.bad > e.probes-e.need:
+		e.places[0](false)
+	}
+}
+
+// probe is the right of one call to be counted in a half-open episode.
+type probe struct {
 	period   *period
-	done     func(bool)
 	watchdog *time.Timer
 	settled  bool
 }
 
-// admit returns a permit for a probe, an *OpenError, or neither if p is over.
-func (b *Breaker) admit(p *period) (*permit, error) {
+// admit returns a probe, a rejection, or neither if p is over.
+func (b *Breaker) admit(ctx context.Context, p *period) (*probe, *OpenError) {
 	e := p.episode
-	if left := e.until - b.elapsed(); left > 0 { // the usual case, without a lock
-		return nil, b.reject(e, Open, left)
+	if e.left() > 0 { // the usual case, without a lock
+		return nil, e.open
 	}
 	b.mu.Lock()
-	defer b.deliver()
-	defer b.mu.Unlock()
-	if b.now.Load() != p {
+	v := b.now.Load()
+	if v.period != p {
+		b.mu.Unlock()
 		return nil, nil
 	}
-	var done func(bool)
-	if n := len(e.spare); n > 0 {
-		done, e.spare = e.spare[n-1], e.spare[:n-1]
-	} else {
-		var err error
-		if done, err = e.machine.Allow(); err != nil {
-			return nil, b.reject(e, HalfOpen, 0)
+	if !e.grant() {
+		b.mu.Unlock()
+		return nil, e.half
+	}
+	if !e.probing {
+		e.probing = true
+		b.announce(ctx, v, HalfOpen, 0, nil)
+	}
+	t := &probe{period: p}
+	t.watchdog = time.AfterFunc(e.patience, func() {
+		defer func() { _ = recover() }() // an observer's panic has no caller to go to here
+		b.settle(context.Background(), t, Failure, errProbeHung)
+	})
+	b.mu.Unlock()
+	told := false
+	defer func() {
+		if !told { // an observer panicked, and the call will not take place
+			b.settle(ctx, t, Neutral, nil)
 		}
-	}
-	if e.announced == Open {
-		e.announced = HalfOpen
-		b.announce(Event{From: Open, To: HalfOpen})
-	}
-	t := &permit{period: p, done: done}
-	t.watchdog = time.AfterFunc(b.cfg.ProbeTimeout, func() { b.settle(t, Failure, errProbeHung) })
+	}()
+	b.deliver()
+	told = true
 	return t, nil
 }
 
-func (b *Breaker) reject(e *episode, state State, left time.Duration) error {
-	b.rejected.Add(1)
-	return &OpenError{Name: b.cfg.Name, State: state, After: left, Cause: e.cause}
-}
-
-// settle reports a probe's outcome, once: a late result of a probe that the
-// watchdog gave up, or of an episode that is over, changes nothing. A neutral
-// outcome passes the place on to the next probe.
-func (b *Breaker) settle(t *permit, outcome Outcome, err error) {
-	if outcome == Failure {
-		if b.claim(t) {
-			b.open(t.period, 0, err)
-		}
-		return
-	}
+// settle counts a probe, once: a late result of a probe that the watchdog gave up,
+// or of an episode that is over, changes nothing. A neutral outcome passes the place
+// on to the next probe.
+func (b *Breaker) settle(ctx context.Context, t *probe, outcome Outcome, err error) {
 	b.mu.Lock()
-	defer b.deliver()
-	defer b.mu.Unlock()
-	if t.settled {
-		return
-	}
-	t.settled = true
-	t.watchdog.Stop()
 	e := t.period.episode
-	if outcome == Neutral {
-		e.spare = append(e.spare, t.done)
+	t.watchdog.Stop()
+	if t.settled || e.reached != gobreaker.StateHalfOpen || b.now.Load().period != t.period {
+		b.mu.Unlock()
 		return
 	}
-	t.done(true)
-	if e.reached == gobreaker.StateClosed && b.now.Load() == t.period {
-		b.close(t.period)
-	}
-}
-
-// claim settles a failed probe and reports whether the breaker has to open again.
-func (b *Breaker) claim(t *permit) bool {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if t.settled {
-		return false
-	}
 	t.settled = true
-	t.watchdog.Stop()
-	t.done(false)
-	return t.period.episode.reached == gobreaker.StateOpen && b.now.Load() == t.period
+	e.count(outcome)
+	if e.reached == gobreaker.StateClosed {
+		b.close(ctx)
+	}
+	reopen := e.reached == gobreaker.StateOpen
+	b.mu.Unlock()
+	if reopen {
+		b.open(ctx, t.period, 0, err)
+		return
+	}
+	b.deliver()
 }
-
-const (
-	errNoReturn  = staticError("resilience: call did not return")
-	errProbeHung = staticError("resilience: probe did not return in time")
-)

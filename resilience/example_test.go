@@ -40,50 +40,6 @@ func Example() {
 	// Output: charged <nil>
 }
 
-func ExampleNewBreaker() {
-	breaker, err := resilience.NewBreaker(resilience.BreakerConfig{
-		Name:     "payment",
-		Window:   resilience.Consecutive(),
-		Failures: 2,
-		OpenFor:  resilience.OpenFixed(time.Minute),
-		Observer: resilience.ObserverFunc(func(_ context.Context, c resilience.Event) {
-			fmt.Printf("%s: %v, was %v\n", c.Name, c.To, c.From)
-		}),
-	})
-	if err != nil {
-		fmt.Println(err)
-		return
-	}
-	charge := func(context.Context) error { return errors.New("connection refused") }
-	for range 3 {
-		err := resilience.Do(context.Background(), breaker, charge)
-		var open *resilience.OpenError
-		fmt.Println("rejected:", errors.As(err, &open))
-	}
-	// Output:
-	// rejected: false
-	// payment: open, was closed
-	// rejected: false
-	// rejected: true
-}
-
-func ExampleBreaker_Allow() {
-	breaker, err := resilience.NewBreaker(resilience.BreakerConfig{Name: "stream"})
-	if err != nil {
-		fmt.Println(err)
-		return
-	}
-	done, err := breaker.Allow(context.Background())
-	if err != nil {
-		fmt.Println("rejected:", err)
-		return
-	}
-	// … work on the stream, then report how it ended.
-	done(nil)
-	fmt.Println(breaker.State(), breaker.Stats().Calls)
-	// Output: closed 1
-}
-
 func ExampleNewRetry() {
 	retry, err := resilience.NewRetry(resilience.RetryConfig{
 		Name:        "reserve",

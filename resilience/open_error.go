@@ -6,20 +6,23 @@ import (
 )
 
 // OpenError reports that a breaker turned the call away. The operation did not
-// run.
+// run. All calls rejected in the same episode and state share one OpenError, which
+// must not be changed.
 type OpenError struct {
 	Name  string
-	State State         // Open, or HalfOpen while its probes are under way
-	After time.Duration // time until calls are admitted again, 0 if unknown
-	// Cause is the error that opened the breaker, nil when slow calls did. It is
-	// not part of the error chain: it belonged to another call.
+	State State // Open, or HalfOpen while its probes are under way
+	// Until is when calls are admitted again; zero if unknown: half-open, or forced
+	// open.
+	Until time.Time
+	// Cause is the error that opened the breaker, nil when slow calls or Trip did. It
+	// is not part of the error chain: it belonged to another call.
 	Cause error
 }
 
-// Error names the breaker, its state and when to come back.
+// Error names the breaker, its state and, as of now, when to come back.
 func (e *OpenError) Error() string {
-	if e.After > 0 {
-		return fmt.Sprintf("resilience: pass breaker %q: %v for another %v", e.Name, e.State, e.After)
+	if wait, ok := e.RetryAfter(); ok {
+		return fmt.Sprintf("resilience: pass breaker %q: %v for another %v", e.Name, e.State, wait)
 	}
 	return fmt.Sprintf("resilience: pass breaker %q: %v", e.Name, e.State)
 }
@@ -33,8 +36,14 @@ func (e *OpenError) NotExecuted() bool { return true }
 // Retryable reports true.
 func (e *OpenError) Retryable() bool { return true }
 
-// RetryAfter reports After; not known while probes are under way.
-func (e *OpenError) RetryAfter() (time.Duration, bool) { return e.After, e.After > 0 }
+// RetryAfter reports the time left until Until, 0 once that has passed; false if
+// Until is not known.
+func (e *OpenError) RetryAfter() (time.Duration, bool) {
+	if e.Until.IsZero() {
+		return 0, false
+	}
+	return max(0, time.Until(e.Until)), true
+}
 
 // State is the state of a [Breaker].
 type State uint8

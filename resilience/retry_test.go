@@ -66,8 +66,8 @@ func TestRetry(t *testing.T) {
 		{"elapsed", config{MaxAttempts: 9, MaxElapsed: 2500 * time.Millisecond}, 0, []error{errDown, errDown, errDown, errDown}, 3, 2 * time.Second, resilience.StopElapsed},
 		{"deadline after one delay", config{MaxAttempts: 9}, 1500 * time.Millisecond, []error{errDown, errDown, errDown}, 2, time.Second, resilience.StopDeadline},
 		{"backoff stops", config{Backoff: func() backoff.BackOff { return &backoff.StopBackOff{} }}, 0, []error{errDown}, 1, 0, resilience.StopBackoff},
-		{"open breaker, wish fits", config{}, 0, []error{&resilience.OpenError{After: 4 * time.Second}}, 2, 4 * time.Second, ""},
-		{"open breaker, wish does not fit", config{}, 3 * time.Second, []error{&resilience.OpenError{After: 4 * time.Second}}, 1, 0, resilience.StopDeadline},
+		{"open breaker, wish fits", config{}, 0, []error{hint{retryable: true, notExecuted: true, after: 4 * time.Second}}, 2, 4 * time.Second, ""},
+		{"open breaker, wish does not fit", config{}, 3 * time.Second, []error{hint{retryable: true, notExecuted: true, after: 4 * time.Second}}, 1, 0, resilience.StopDeadline},
 		{"half-open breaker at the second attempt", config{}, 0, []error{errDown, &resilience.OpenError{State: resilience.HalfOpen}}, 2, time.Second, resilience.StopNotRetryable},
 		{"own judgement", config{Retryable: func(_ context.Context, err error) bool { return err != errDown }}, 0, []error{final, errDown}, 2, time.Second, resilience.StopNotRetryable},
 	} {

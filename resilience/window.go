@@ -53,19 +53,18 @@ func (w Window) String() string {
 // tally is what a window holds at one moment.
 type tally struct{ calls, failures, slow int }
 
-// sensor measures one closed period of a breaker. Each period has a sensor of its
-// own, so results of calls begun earlier fall into a sensor nobody reads.
-type sensor interface {
-	// record adds a call that ended at now and returns the tally including it.
-	record(now time.Duration, failed, slow bool) tally
+// window holds the latest results. It needs a lock around it.
+type window interface {
+	// add takes a call that ended at now and returns the tally including it.
+	add(now time.Duration, failed, slow bool) tally
 	// read returns the tally at now.
 	read(now time.Duration) tally
 }
 
-func (w Window) sensor() sensor {
+func (w Window) make() window {
 	switch w.kind {
 	case windowConsecutive:
-		return new(consecutive)
+		return nil
 	case windowCount:
 		return &countWindow{ring: make([]sample, w.size)}
 	default:
@@ -73,10 +72,58 @@ func (w Window) sensor() sensor {
 	}
 }
 
+// sensor measures the closed period that owns it. It lives as long as its breaker,
+// so that under its lock, which a result needs anyway, the totals come for free.
+type sensor struct {
+	mu     sync.Mutex
+	owner  *period
+	window window // nil for Consecutive, whose results the period counts itself
+	counts counts
+}
+
+// install gives p, which is closed, an empty window.
+func (s *sensor) install(p *period, w Window) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.owner, s.window = p, w.make()
+}
+
+// record counts a call of p. It returns the tally including it, or false if p does
+// not own the window any more.
+func (s *sensor) record(p *period, now time.Duration, outcome Outcome, slow bool) (tally, bool) {
+	s.mu.Lock()
+	s.counts[totalOf(outcome)]++
+	if slow {
+		s.counts[totalSlow]++
+	}
+	if s.owner != p || s.window == nil {
+		s.mu.Unlock()
+		return tally{}, false
+	}
+	t := s.window.add(now, outcome != Success, slow)
+	s.mu.Unlock()
+	return t, true
+}
+
+func (s *sensor) read(p *period, now time.Duration) tally {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.owner != p || s.window == nil {
+		return tally{}
+	}
+	return s.window.read(now)
+}
+
+func (s *sensor) sum() counts {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.counts
+}
+
 // consecutive writes only when something changes: a healthy callee costs a load.
 type consecutive struct{ failures, slow atomic.Int64 }
 
-func (s *consecutive) record(_ time.Duration, failed, slow bool) tally {
+func (s *consecutive) record(failed, slow bool) tally {
 	t := tally{failures: streak(&s.failures, failed), slow: streak(&s.slow, slow)}
 	t.calls = max(t.failures, t.slow)
 	return t
@@ -92,7 +139,12 @@ func streak(n *atomic.Int64, hit bool) int {
 	return 0
 }
 
-func (s *consecutive) read(time.Duration) tally {
+func (s *consecutive) reset() {
+	s.failures.Store(0)
+	s.slow.Store(0)
+}
+
+func (s *consecutive) read() tally {
 	t := tally{failures: int(s.failures.Load()), slow: int(s.slow.Load())}
 	t.calls = max(t.failures, t.slow)
 	return t
@@ -101,31 +153,25 @@ func (s *consecutive) read(time.Duration) tally {
 type sample struct{ failed, slow bool }
 
 type countWindow struct {
-	mu    sync.Mutex
 	ring  []sample
 	next  int
 	total tally
 }
 
-func (s *countWindow) record(_ time.Duration, failed, slow bool) tally {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.total.calls == len(s.ring) {
-		s.total.add(-1, s.ring[s.next].failed, s.ring[s.next].slow)
+func (w *countWindow) add(_ time.Duration, failed, slow bool) tally {
+	place := &w.ring[w.next]
+	if w.total.calls == len(w.ring) {
+		w.total.add(-1, place.failed, place.slow)
 	}
-	s.ring[s.next] = sample{failed, slow}
-	s.total.add(1, failed, slow)
-	if s.next++; s.next == len(s.ring) {
-		s.next = 0
+	*place = sample{failed, slow}
+	w.total.add(1, failed, slow)
+	if w.next++; w.next == len(w.ring) {
+		w.next = 0
 	}
-	return s.total
+	return w.total
 }
 
-func (s *countWindow) read(time.Duration) tally {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.total
-}
+func (w *countWindow) read(time.Duration) tally { return w.total }
 
 func (t *tally) add(n int, failed, slow bool) {
 	t.calls += n
@@ -138,43 +184,38 @@ func (t *tally) add(n int, failed, slow bool) {
 }
 
 type timeWindow struct {
-	mu    sync.Mutex
 	width time.Duration
 	ring  []tally
 	tick  int64 // number of the newest bucket
 	total tally
 }
 
-func (s *timeWindow) record(now time.Duration, failed, slow bool) tally {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.advance(now)
-	s.ring[s.tick%int64(len(s.ring))].add(1, failed, slow)
-	s.total.add(1, failed, slow)
-	return s.total
+func (w *timeWindow) add(now time.Duration, failed, slow bool) tally {
+	w.advance(now)
+	w.ring[w.tick%int64(len(w.ring))].add(1, failed, slow)
+	w.total.add(1, failed, slow)
+	return w.total
 }
 
-func (s *timeWindow) read(now time.Duration) tally {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.advance(now)
-	return s.total
+func (w *timeWindow) read(now time.Duration) tally {
+	w.advance(now)
+	return w.total
 }
 
 // advance drops the buckets that now has left behind. A clock read before the lock
 // was taken may be older than the newest bucket and counts as now.
-func (s *timeWindow) advance(now time.Duration) {
-	tick, size := int64(now/s.width), int64(len(s.ring))
-	if tick >= s.tick+size {
-		clear(s.ring)
-		s.total, s.tick = tally{}, tick
+func (w *timeWindow) advance(now time.Duration) {
+	tick, size := int64(now/w.width), int64(len(w.ring))
+	if tick >= w.tick+size {
+		clear(w.ring)
+		w.total, w.tick = tally{}, tick
 	}
-	for s.tick < tick {
-		s.tick++
-		old := &s.ring[s.tick%size]
-		s.total.calls -= old.calls
-		s.total.failures -= old.failures
-		s.total.slow -= old.slow
+	for w.tick < tick {
+		w.tick++
+		old := &w.ring[w.tick%size]
+		w.total.calls -= old.calls
+		w.total.failures -= old.failures
+		w.total.slow -= old.slow
 		*old = tally{}
 	}
 }
