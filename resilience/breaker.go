@@ -24,7 +24,7 @@ type Breaker struct {
 	base   time.Time  // per instance: a package-level one breaks under synctest
 	forced *OpenError // the answer of ForcedOpen
 	now    atomic.Pointer[view]
-	_      [32]byte // what every call reads shares no cache line with what calls write
+	_      [64]byte // what every call reads shares no cache line with what calls write
 	sensor sensor
 	totals totals
 
@@ -81,8 +81,8 @@ type pass struct {
 // Run executes next or returns a *[OpenError].
 func (b *Breaker) Run(ctx context.Context, next Next) error {
 	v := b.now.Load()
-	p := pass{period: v.period, start: b.startOf(v)}
-	if !v.measured {
+	p := pass{period: v.period, start: -1}
+	if !v.measured || v.cfg.SlowCall > 0 { // beside the usual call, which does without
 		var err error
 		if p, err = b.enter(ctx); err != nil {
 			return err
