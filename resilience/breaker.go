@@ -290,7 +290,7 @@ func (b *Breaker) close(ctx context.Context) {
 // install makes v what the next call meets. Called with mu held.
 func (b *Breaker) install(v view) {
 	v.measured = v.period.episode == nil && !v.mode.forced()
-	v.clocked = v.cfg.SlowCall > 0 || v.cfg.Window.kind == windowTime
+	v.clocked = v.cfg.SlowCall > 0 || v.measured && v.cfg.Window.kind == windowTime
 	b.now.Store(&v)
 }
 
