@@ -21,6 +21,8 @@ func breakerCosts() []breakerCost {
 	silent := resilience.ObserverFunc(func(context.Context, resilience.Event) {})
 	open := breaker(config{})
 	open.Trip(24 * time.Hour)
+	observed := breaker(config{Observer: silent})
+	observed.Trip(24 * time.Hour)
 	shadow := breaker(config{Mode: resilience.MetricsOnly})
 	shadow.Trip(24 * time.Hour)
 	half := breaker(config{Probes: 1, ProbeTimeout: 24 * time.Hour})
@@ -42,6 +44,7 @@ func breakerCosts() []breakerCost {
 		{"own rule", breaker(config{ReadyToTrip: never}), works},
 		{"open", open, works},
 		{"half-open", half, works},
+		{"open observed", observed, works},
 		{"forced open", breaker(config{Mode: resilience.ForcedOpen}), works},
 		{"forced closed", breaker(config{Mode: resilience.ForcedClosed}), works},
 		{"metrics only open", shadow, works},

@@ -30,7 +30,8 @@ type Breaker struct {
 
 	mu         sync.Mutex // orders changes of now, episodes and events
 	told       State      // what listeners were told last
-	events     []notice
+	events     []notice   // to be delivered from the one numbered delivered on
+	delivered  int
 	delivering bool
 }
 

@@ -190,6 +190,31 @@ func TestBreakerEventsCarryTheirCall(t *testing.T) {
 	})
 }
 
+func TestSlowObserverMissesNoChangeOfState(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		told := map[resilience.EventKind]int{}
+		b := must(resilience.NewBreaker(resilience.BreakerConfig{
+			Observer: resilience.ObserverFunc(func(_ context.Context, e resilience.Event) {
+				told[e.Kind]++
+				time.Sleep(time.Second)
+			}),
+		}))
+		slow := make(chan struct{})
+		go func() { defer close(slow); b.Trip(time.Hour) }()
+		synctest.Wait()
+		play(b, strings.Repeat("s", 3000))
+		b.Reset()
+		if s := b.Stats(); s.Rejected != 3000 {
+			t.Errorf("stats = %+v", s)
+		}
+		<-slow
+		if told[resilience.EventRejected] != 1024 || told[resilience.EventStateChanged] != 2 {
+			t.Errorf("told %v", told)
+		}
+	})
+}
+
 func TestBadObserverLosesNothing(t *testing.T) {
 	t.Parallel()
 	for name, misbehave := range map[string]func(){
