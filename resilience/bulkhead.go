@@ -341,9 +341,7 @@ func (b *Bulkhead) admit() {
 	}
 }
 
-func (b *Bulkhead) free(cfg *BulkheadConfig) bool {
-	return b.places.Load()&^contended < int64(cfg.Max)
-}
+func (b *Bulkhead) free(cfg *BulkheadConfig) bool { return b.running() < int64(cfg.Max) }
 
 // turn returns the time until the next call may start.
 func (b *Bulkhead) turn(cfg *BulkheadConfig) time.Duration {
@@ -385,13 +383,15 @@ func (b *Bulkhead) wake(d time.Duration) {
 	})
 }
 
+func (b *Bulkhead) running() int64 { return b.places.Load() &^ contended }
+
 // Stats returns a view of the moment.
 func (b *Bulkhead) Stats() BulkheadStats {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return BulkheadStats{
 		Max:      b.cfg.Load().Max,
-		Running:  int(b.places.Load() &^ contended),
+		Running:  int(b.running()),
 		Waiting:  b.queue.length,
 		Queued:   b.queued,
 		Rejected: b.rejected.Load(),
