@@ -219,6 +219,27 @@ func TestAdaptiveMovesTheLimit(t *testing.T) {
 	}
 }
 
+// After a long overload the average that Gradient2 compares with comes down faster
+// than it averages, or the next overload would pass for normal.
+func TestAdaptiveGradient2ForgetsAnOverload(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		a := must(resilience.NewAdaptive(resilience.AdaptiveConfig{Algorithm: resilience.Gradient2, Min: 20, Max: 20}))
+		for range 40 {
+			quick(a, 20, time.Second, nil)
+		}
+		if s := a.Stats(); s.MinRTT != time.Second {
+			t.Errorf("stats = %+v", s)
+		}
+		for range 40 { // at least 20 measurements; the plain average would stay above 900 ms
+			quick(a, 20, 100*time.Millisecond, nil)
+		}
+		if s := a.Stats(); s.MinRTT > 400*time.Millisecond {
+			t.Errorf("stats = %+v", s)
+		}
+	})
+}
+
 func TestAdaptiveRejects(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
