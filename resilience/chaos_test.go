@@ -88,7 +88,7 @@ func TestChaosDelayEndsWithTheContext(t *testing.T) {
 // A made-up failure is one for the policies around, unless its error says otherwise.
 func TestChaosErrors(t *testing.T) {
 	t.Parallel()
-	refused := &resilience.OpenError{After: time.Second}
+	refused := &resilience.ThrottledError{Name: "shop"}
 	for _, tt := range []struct {
 		err       error
 		outcome   resilience.Outcome
@@ -99,7 +99,7 @@ func TestChaosErrors(t *testing.T) {
 		{nil, resilience.Failure, true, 0, `resilience: pass chaos "lab": injected fault`},
 		{errDown, resilience.Failure, true, 0, `resilience: pass chaos "lab": injected fault: payment: down`},
 		{notFound{}, resilience.Success, true, 0, `resilience: pass chaos "lab": injected fault: not found`},
-		{refused, resilience.Neutral, true, time.Second, `resilience: pass chaos "lab": injected fault: ` + refused.Error()},
+		{refused, resilience.Neutral, true, 0, `resilience: pass chaos "lab": injected fault: ` + refused.Error()},
 		{context.Canceled, resilience.Failure, false, 0, `resilience: pass chaos "lab": injected fault: context canceled`},
 	} {
 		c := must(resilience.NewChaos(resilience.ChaosConfig{Name: "lab", ErrRate: 1, Err: tt.err}))
