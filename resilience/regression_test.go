@@ -75,7 +75,7 @@ func TestRegressionBulkheadSurvivesPanicAndGoexit(t *testing.T) {
 	if err := do(t, b, works); err != nil {
 		t.Fatal(err)
 	}
-	if s := b.Stats(); s != (resilience.BulkheadStats{}) {
+	if s := b.Stats(); s != (resilience.BulkheadStats{Max: 1}) {
 		t.Errorf("stats = %+v, want all free", s)
 	}
 }
