@@ -24,13 +24,14 @@ type Breaker struct {
 	base   time.Time  // per instance: a package-level one breaks under synctest
 	forced *OpenError // the answer of ForcedOpen
 	now    atomic.Pointer[view]
-	_      [32]byte // what every call reads shares no cache line with what calls write
+	_      [64]byte // what every call reads shares no cache line with what calls write
 	sensor sensor
 	totals totals
 
 	mu         sync.Mutex // orders changes of now, episodes and events
 	told       State      // what listeners were told last
-	events     []notice
+	events     []notice   // to be delivered from the one numbered delivered on
+	delivered  int
 	delivering bool
 }
 
@@ -81,8 +82,8 @@ type pass struct {
 // Run executes next or returns a *[OpenError].
 func (b *Breaker) Run(ctx context.Context, next Next) error {
 	v := b.now.Load()
-	p := pass{period: v.period, start: b.startOf(v)}
-	if !v.measured {
+	p := pass{period: v.period, start: -1}
+	if !v.measured || v.cfg.SlowCall > 0 { // beside the usual call, which does without
 		var err error
 		if p, err = b.enter(ctx); err != nil {
 			return err
@@ -290,7 +291,7 @@ func (b *Breaker) close(ctx context.Context) {
 // install makes v what the next call meets. Called with mu held.
 func (b *Breaker) install(v view) {
 	v.measured = v.period.episode == nil && !v.mode.forced()
-	v.clocked = v.cfg.SlowCall > 0 || v.cfg.Window.kind == windowTime
+	v.clocked = v.cfg.SlowCall > 0 || v.measured && v.cfg.Window.kind == windowTime
 	b.now.Store(&v)
 }
 

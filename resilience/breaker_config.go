@@ -85,9 +85,11 @@ type BreakerConfig struct {
 
 	// Observer, if not nil, is told about every change of state, rejection and slow
 	// call, one at a time and in order. It runs on the goroutine of the call that
-	// caused the event, or on another one that is just delivering. A panic of it goes
-	// on to the caller there, once everything else has been settled and told; on the
-	// goroutine of the probe timeout, where nobody could catch it, it ends.
+	// caused the event, or on another one that is just delivering. While 1024 events
+	// wait for a slow observer, it misses further rejections and slow calls, though no
+	// change of state. Its panic goes on to the caller there, once everything else has
+	// been settled and told; on the goroutine of the probe timeout, where nobody could
+	// catch it, it ends.
 	Observer Observer
 }
 

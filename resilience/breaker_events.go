@@ -60,8 +60,14 @@ func (b *Breaker) announceForced(ctx context.Context, v *view, to State) {
 	}
 }
 
+// maxQueued bounds what an observer that has fallen behind can cost in memory.
+const maxQueued = 1024
+
 // enqueue is called with mu held.
 func (b *Breaker) enqueue(ctx context.Context, o Observer, e Event) {
+	if len(b.events)-b.delivered >= maxQueued && e.Kind != EventStateChanged {
+		return
+	}
 	e.Policy, e.Name = "breaker", b.name
 	b.events = append(b.events, notice{ctx, o, e})
 }
@@ -86,17 +92,18 @@ func (b *Breaker) deliver() {
 		}
 	}()
 	for len(b.events) > 0 {
-		n := b.events[0]
-		b.events[0] = notice{} // the queue must not keep a call's context alive
-		b.events = b.events[1:]
-		b.deliverOne(n)
+		b.deliverOne()
 	}
-	b.events = nil
 	returned = true
 }
 
 // deliverOne is called with mu held, and lets go of it meanwhile.
-func (b *Breaker) deliverOne(n notice) {
+func (b *Breaker) deliverOne() {
+	n := b.events[b.delivered]
+	b.events[b.delivered] = notice{} // the queue must not keep a call's context alive
+	if b.delivered++; b.delivered == len(b.events) {
+		b.events, b.delivered = b.events[:0], 0
+	}
 	b.mu.Unlock()
 	defer b.mu.Lock()
 	n.observer.On(n.ctx, n.event)

@@ -66,6 +66,9 @@ func (e *episode) grant() bool {
 		e.free--
 		return true
 	}
+	if len(e.places) == e.probes { // as gobreaker would say, with another lock and look at the clock
+		return false
+	}
 	done, err := e.machine.Allow()
 	if err != nil {
 		return false
