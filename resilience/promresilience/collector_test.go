@@ -56,7 +56,7 @@ func (f *family) Policies() []resilience.Policy    { return f.members }
 type custom []int
 
 func (custom) Run(ctx context.Context, next resilience.Next) error { return next.Run(ctx) }
-func (custom) Describe() resilience.Description                   { return resilience.Description{Kind: "mine"} }
+func (custom) Describe() resilience.Description                    { return resilience.Description{Kind: "mine"} }
 
 func expect(t *testing.T, c prometheus.Collector, want string, names ...string) {
 	t.Helper()
