@@ -41,6 +41,23 @@ func collect(p resilience.Policy, add add) bool {
 		add(chaosInjected, float64(s.Delayed), "delay")
 		add(chaosInjected, float64(s.Failed), "error")
 		add(chaosInjected, float64(s.Panicked), "panic")
+	case *resilience.Timeout:
+		s := p.Stats()
+		add(timeoutCalls, float64(s.Calls))
+		add(timeoutFired, float64(s.Fired))
+	case *resilience.RateLimiter:
+		s := p.Stats()
+		add(rateAllowed, float64(s.Allowed))
+		add(rateWaited, float64(s.Waited))
+		add(rateWait, s.WaitTime.Seconds())
+		add(rateKeys, float64(s.Keys))
+		add(rateEvicted, float64(s.Evicted))
+		add(rateStoreErrors, float64(s.StoreErrors))
+		add(rejections, float64(s.Rejected), "rate-limiter")
+	case interface{ Stats() resilience.KeyedStats }: // a KeyedPolicy of any key
+		s := p.Stats()
+		add(keyedPolicies, float64(s.Keys))
+		add(keyedEvicted, float64(s.Evicted))
 	default:
 		return false
 	}

@@ -53,15 +53,11 @@ func (c *Collector) Add(policies ...resilience.Policy) error {
 	var added []resilience.Policy
 	for _, p := range policies {
 		fixed(p, func(p resilience.Policy, dynamic bool) {
+			measured := collect(p, func(*metric, float64, ...string) {})
 			switch {
-			case dynamic:
-				if !slices.ContainsFunc(slices.Concat(c.policies, added), func(have resilience.Policy) bool { return same(have, p) }) {
-					added = append(added, p)
-				}
-			case collect(p, func(*metric, float64, ...string) {}):
-				if claim.take(p.Describe().Kind, nameOf(p), p) {
-					added = append(added, p)
-				}
+			case measured && claim.take(p.Describe().Kind, nameOf(p), p),
+				!measured && dynamic && !slices.ContainsFunc(slices.Concat(c.policies, added), func(have resilience.Policy) bool { return same(have, p) }):
+				added = append(added, p)
 			}
 		})
 	}

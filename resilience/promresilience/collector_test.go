@@ -250,11 +250,83 @@ armature_resilience_breaker_state{name="payment",state="open"} 1
 `, "breaker_calls_total", "breaker_state")
 }
 
+type hostKey struct{}
+
+func hosts[P resilience.Policy](create func(name string) P) *resilience.KeyedPolicy[string] {
+	return must(resilience.Keyed(
+		func(ctx context.Context) string { host, _ := ctx.Value(hostKey{}).(string); return host },
+		func(string) (resilience.Policy, error) { return create("host"), nil },
+		resilience.KeyedConfig{Name: "hosts"}))
+}
+
+func TestKeyedSeries(t *testing.T) {
+	t.Parallel()
+	k := hosts(breaker)
+	c := must(promresilience.New(k))
+	if err := c.Add(resilience.Chain(k)); err != nil {
+		t.Fatal(err)
+	}
+	for _, host := range []string{"a", "b", "b"} {
+		_ = resilience.Do(context.WithValue(t.Context(), hostKey{}, host), k, func(context.Context) error { return errDown })
+	}
+	expect(t, c, `
+# HELP armature_resilience_breaker_state 1 for the state that a breaker is in and 0 for the others.
+# TYPE armature_resilience_breaker_state gauge
+armature_resilience_breaker_state{name="host",state="closed"} 1
+armature_resilience_breaker_state{name="host",state="half-open"} 0
+armature_resilience_breaker_state{name="host",state="open"} 1
+# HELP armature_resilience_keyed_policies Policies that a keyed policy holds, one per key.
+# TYPE armature_resilience_keyed_policies gauge
+armature_resilience_keyed_policies{name="hosts"} 2
+`, "breaker_state", "keyed_policies")
+	if err := c.Add(hosts(breaker)); err == nil {
+		t.Error("two keyed policies of one name were added")
+	}
+}
+
+func TestRateLimiterAndTimeoutSeries(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		limiter := must(resilience.NewRateLimiter(resilience.RateConfig{Name: "mail", Rate: 1, Burst: 1, MaxWait: 1500 * time.Millisecond}))
+		timeout := must(resilience.NewTimeout(time.Second)).With("mail", nil)
+		p := resilience.Chain(limiter, timeout)
+		c := must(promresilience.New(p))
+		hang := func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() }
+		ok := func(context.Context) error { return nil }
+		_ = resilience.Do(t.Context(), p, ok)
+		_ = resilience.Do(t.Context(), p, hang) // waits a second for its permit
+		go func() { _ = resilience.Do(context.Background(), p, ok) }()
+		go func() { _ = resilience.Do(context.Background(), p, ok) }()
+		go func() { _ = resilience.Do(context.Background(), p, ok) }()
+		time.Sleep(time.Minute)
+		expect(t, c, `
+# HELP armature_resilience_rate_limiter_allowed_total Requests for permits granted.
+# TYPE armature_resilience_rate_limiter_allowed_total counter
+armature_resilience_rate_limiter_allowed_total{name="mail"} 4
+# HELP armature_resilience_rate_limiter_wait_seconds_total Time that requests for permits spent waiting.
+# TYPE armature_resilience_rate_limiter_wait_seconds_total counter
+armature_resilience_rate_limiter_wait_seconds_total{name="mail"} 2
+# HELP armature_resilience_rejections_total Calls that a policy turned away before they ran.
+# TYPE armature_resilience_rejections_total counter
+armature_resilience_rejections_total{name="mail",policy="rate-limiter"} 1
+# HELP armature_resilience_timeout_calls_total Calls that ran under a timeout.
+# TYPE armature_resilience_timeout_calls_total counter
+armature_resilience_timeout_calls_total{name="mail"} 4
+# HELP armature_resilience_timeout_fired_total Calls that failed because a timeout was over.
+# TYPE armature_resilience_timeout_fired_total counter
+armature_resilience_timeout_fired_total{name="mail"} 1
+`, "rate_limiter_allowed_total", "rate_limiter_wait_seconds_total", "rejections_total", "timeout_calls_total", "timeout_fired_total")
+	})
+}
+
 func everything() (*promresilience.Collector, error) {
 	c, err := promresilience.New(
 		breaker("x\xff"), bulkhead("b"),
 		must(resilience.NewAdaptive(resilience.AdaptiveConfig{Name: "b"})),
 		must(resilience.NewThrottle(resilience.ThrottleConfig{Name: "b"})),
+		must(resilience.NewTimeout(time.Second)).With("b", nil),
+		must(resilience.NewRateLimiter(resilience.RateConfig{Name: "b", Rate: 1})),
+		hosts(bulkhead),
 		must(resilience.NewFallback(resilience.FallbackConfig{Name: "b", Handle: func(context.Context, error) error { return nil }})),
 		must(resilience.NewChaos(resilience.ChaosConfig{Name: "b", Rate: 1, Latency: time.Second})),
 	)

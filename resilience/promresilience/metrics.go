@@ -77,6 +77,29 @@ var (
 	throttleAccepts = newMetric(gauge, sum, "throttle_window_accepts",
 		"Calls accepted by the callee within a throttle's window.")
 
+	timeoutCalls = newMetric(counter, sum, "timeout_calls_total",
+		"Calls that ran under a timeout.")
+	timeoutFired = newMetric(counter, sum, "timeout_fired_total",
+		"Calls that failed because a timeout was over.")
+
+	rateAllowed = newMetric(counter, sum, "rate_limiter_allowed_total",
+		"Requests for permits granted.")
+	rateWaited = newMetric(counter, sum, "rate_limiter_waited_total",
+		"Requests for permits that waited.")
+	rateWait = newMetric(counter, sum, "rate_limiter_wait_seconds_total",
+		"Time that requests for permits spent waiting.")
+	rateKeys = newMetric(gauge, sum, "rate_limiter_keys",
+		"Keys that a limiter remembers.")
+	rateEvicted = newMetric(counter, sum, "rate_limiter_evicted_keys_total",
+		"Keys forgotten for want of room before their bucket was full again.")
+	rateStoreErrors = newMetric(counter, sum, "rate_limiter_store_errors_total",
+		"Requests that a shared limiter's store failed to decide.")
+
+	keyedPolicies = newMetric(gauge, sum, "keyed_policies",
+		"Policies that a keyed policy holds, one per key.")
+	keyedEvicted = newMetric(counter, sum, "keyed_evicted_total",
+		"Policies that a keyed policy dropped for room or idleness.")
+
 	fallbackCalls = newMetric(counter, sum, "fallback_calls_total",
 		"Failed calls that went to a fallback, by what came of it.", "result")
 
@@ -103,6 +126,9 @@ var all = []*metric{
 	bulkheadMax, bulkheadRunning, bulkheadWaiting, bulkheadQueued, bulkheadWait,
 	adaptiveLimit, adaptiveRunning, adaptiveWaiting, adaptiveRTT, adaptiveMinRTT,
 	throttleRatio, throttleRequests, throttleAccepts,
+	timeoutCalls, timeoutFired,
+	rateAllowed, rateWaited, rateWait, rateKeys, rateEvicted, rateStoreErrors,
+	keyedPolicies, keyedEvicted,
 	fallbackCalls, chaosInjected,
 	cacheRequests, cacheLoads, cacheFailures, cacheEvictions, cacheEntries,
 }
