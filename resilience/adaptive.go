@@ -90,8 +90,8 @@ type AdaptiveStats struct {
 // once while their time stays near that of an unloaded callee and fewer when they
 // slow down or fail. A call without a place gets a *[FullError].
 //
-// A measurement spans at least 100 ms and 10 calls that began within it, so that
-// each limit is judged by what it caused. It shrinks the limit by a tenth when a
+// A measurement spans at least 100 ms and 10 calls, two for each that ran at once,
+// all of which began within it, so that each limit is judged by what it caused. It shrinks the limit by a tenth when a
 // tenth of its calls failed, and does not grow it when not even half of it was
 // used. The times of failed calls are left out, since refusing is quick.
 //
@@ -230,7 +230,9 @@ func (a *Adaptive) measure(ctx context.Context, start time.Duration, outcome Out
 	} else {
 		m.failed++
 	}
-	if m.good+m.failed < measureCalls || now-m.begun < measureTime {
+	// Calls that are quick end first: two for each that ran at once keep the
+	// measurement from seeing only those.
+	if n := m.good + m.failed; n < measureCalls || int64(n) < 2*m.peak || now-m.begun < measureTime {
 		a.mu.Unlock()
 		return
 	}
@@ -269,36 +271,35 @@ func (a *Adaptive) next(now time.Duration) float64 {
 		return limit
 	}
 	used := 2*float64(m.peak) >= limit
+	if used && a.cfg.Algorithm == Vegas && now >= a.probeAt {
+		a.probing, a.held = true, limit
+		return limit / probedShare
+	}
+	var wish float64
 	switch a.cfg.Algorithm {
 	case Gradient2:
-		return a.gradient2(limit, used)
+		wish = a.gradient2(limit)
 	case AIMD:
-		if used {
-			return limit + 1
-		}
-		return limit
+		wish = limit + 1
 	default:
-		return a.vegas(limit, used, now)
+		wish = a.vegas(limit)
 	}
+	if !used {
+		return min(wish, limit)
+	}
+	return wish
 }
 
-func (a *Adaptive) vegas(limit float64, used bool, now time.Duration) float64 {
+func (a *Adaptive) vegas(limit float64) float64 {
 	switch {
 	case a.minRTT == 0:
 		a.minRTT = a.rtt
 	case a.rtt < a.minRTT: // slowly, since averages of few calls scatter
 		a.minRTT += (a.rtt - a.minRTT) / 10
 	}
-	if !used {
-		return limit
-	}
-	if now >= a.probeAt {
-		a.probing, a.held = true, limit
-		return limit / probedShare
-	}
 	queued := 0.0
 	if a.rtt > a.minRTT {
-		queued = limit * (1 - a.minRTT/a.rtt)
+		queued = min(limit, float64(a.measured.peak)) * (1 - a.minRTT/a.rtt)
 	}
 	switch step := max(1, math.Log10(limit)); {
 	case queued <= step:
@@ -312,7 +313,7 @@ func (a *Adaptive) vegas(limit float64, used bool, now time.Duration) float64 {
 	}
 }
 
-func (a *Adaptive) gradient2(limit float64, used bool) float64 {
+func (a *Adaptive) gradient2(limit float64) float64 {
 	a.windows++
 	if a.windows <= warmUpWindows {
 		a.minRTT += (a.rtt - a.minRTT) / float64(a.windows)
@@ -321,9 +322,6 @@ func (a *Adaptive) gradient2(limit float64, used bool) float64 {
 	}
 	if a.minRTT > 2*a.rtt { // the end of an overload: forget it sooner
 		a.minRTT *= 0.95
-	}
-	if !used {
-		return limit
 	}
 	gradient := 1.0
 	if a.rtt > 0 {

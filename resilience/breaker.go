@@ -205,10 +205,14 @@ func (b *Breaker) classify(ctx context.Context, err error) Outcome {
 	if err == nil {
 		return Success
 	}
-	if judge := b.now.Load().cfg.Classify; judge != nil {
-		return judge(ctx, err)
+	judge := b.now.Load().cfg.Classify
+	if judge == nil {
+		return Classify(ctx, err)
 	}
-	return Classify(ctx, err)
+	if outcome := judge(ctx, err); outcome <= Neutral {
+		return outcome
+	}
+	return Failure // whatever the classifier made up
 }
 
 func (b *Breaker) elapsed() time.Duration { return max(0, time.Since(b.base)) }

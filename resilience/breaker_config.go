@@ -93,54 +93,13 @@ type BreakerConfig struct {
 	Observer Observer
 }
 
+// complete fills in the defaults, or says what cannot be.
 func (c *BreakerConfig) complete() error {
-	bad := func(field string, value any, rule, fix string) error {
-		return configError("breaker", c.Name, field, value, rule, fix)
-	}
 	if c.Window.kind == windowDefault {
 		c.Window = Time(10*time.Second, 10)
 	}
-	switch w := c.Window; {
-	case w.kind == windowCount && w.size <= 0:
-		return bad("Window", w, "must hold at least one call", "use Count(100)")
-	case w.kind == windowTime && (w.size <= 0 || w.covered < time.Duration(w.size)):
-		return bad("Window", w, "must have buckets of at least 1ns", "use Time(10*time.Second, 10)")
-	case w.kind == windowCount && w.size > maxWindowCalls:
-		return bad("Window", w, fmt.Sprintf("must hold at most %d calls", maxWindowCalls), "use a time window")
-	case w.kind == windowTime && w.size > maxWindowBuckets:
-		return bad("Window", w, fmt.Sprintf("must have at most %d buckets", maxWindowBuckets), "use larger buckets")
-	case c.MinCalls < 0:
-		return bad("MinCalls", c.MinCalls, "must not be negative", "use 0 for the default of 20")
-	case w.kind == windowCount && c.MinCalls > w.size:
-		return bad("MinCalls", c.MinCalls, "must fit into "+w.String(), "make the window larger")
-	case c.Failures < 0:
-		return bad("Failures", c.Failures, "must not be negative", "use 0 for no such rule")
-	case w.kind == windowCount && c.Failures > w.size:
-		return bad("Failures", c.Failures, "must fit into "+w.String(), "make the window larger")
-	case w.kind == windowConsecutive && c.MinCalls > 0:
-		return bad("MinCalls", c.MinCalls, "does not apply to Consecutive()", "set Failures")
-	case w.kind == windowConsecutive && c.FailureRate > 0:
-		return bad("FailureRate", c.FailureRate, "does not apply to Consecutive()", "set Failures")
-	case w.kind == windowConsecutive && c.SlowRate > 0:
-		return bad("SlowRate", c.SlowRate, "does not apply to Consecutive()", "set Failures")
-	case !(c.FailureRate >= 0 && c.FailureRate <= 1):
-		return bad("FailureRate", c.FailureRate, "must be within 0 and 1", "use 0.5 for half of the calls")
-	case !(c.SlowRate >= 0 && c.SlowRate <= 1):
-		return bad("SlowRate", c.SlowRate, "must be within 0 and 1", "use 0.5 for half of the calls")
-	case c.SlowCall < 0:
-		return bad("SlowCall", c.SlowCall, "must not be negative", "use 0 for no such rule")
-	case c.SlowRate > 0 && c.SlowCall == 0:
-		return bad("SlowCall", c.SlowCall, "is needed by SlowRate", "name the time from which on a call is slow")
-	case c.Probes < 0:
-		return bad("Probes", c.Probes, "must not be negative", "use 0 for the default of 3")
-	case c.Probes > maxProbes:
-		return bad("Probes", c.Probes, fmt.Sprintf("must be at most %d", maxProbes), "use fewer")
-	case !(c.ProbeSuccess >= 0 && c.ProbeSuccess <= 1):
-		return bad("ProbeSuccess", c.ProbeSuccess, "must be within 0 and 1", "use 0.5 for half of the probes, 0 for all")
-	case c.ProbeTimeout < 0:
-		return bad("ProbeTimeout", c.ProbeTimeout, "must not be negative", "use 0 for the default of 30s")
-	case c.Mode > MetricsOnly:
-		return bad("Mode", uint8(c.Mode), "must be a mode", "use Auto, ForcedOpen, ForcedClosed or MetricsOnly")
+	if err := c.check(); err != nil {
+		return err
 	}
 	if c.Window.kind == windowConsecutive {
 		if c.Failures == 0 && c.ReadyToTrip == nil {
@@ -165,6 +124,64 @@ func (c *BreakerConfig) complete() error {
 	}
 	if c.ProbeTimeout == 0 {
 		c.ProbeTimeout = 30 * time.Second
+	}
+	return nil
+}
+
+func (c *BreakerConfig) check() error {
+	bad := func(field string, value any, rule, fix string) error {
+		return configError("breaker", c.Name, field, value, rule, fix)
+	}
+	switch w := c.Window; {
+	case w.kind == windowCount && w.size <= 0:
+		return bad("Window", w, "must hold at least one call", "use Count(100)")
+	case w.kind == windowTime && (w.size <= 0 || w.covered < time.Duration(w.size)):
+		return bad("Window", w, "must have buckets of at least 1ns", "use Time(10*time.Second, 10)")
+	case w.kind == windowCount && w.size > maxWindowCalls:
+		return bad("Window", w, fmt.Sprintf("must hold at most %d calls", maxWindowCalls), "use a time window")
+	case w.kind == windowTime && w.size > maxWindowBuckets:
+		return bad("Window", w, fmt.Sprintf("must have at most %d buckets", maxWindowBuckets), "use larger buckets")
+	case c.MinCalls < 0:
+		return bad("MinCalls", c.MinCalls, "must not be negative", "use 0 for the default of 20")
+	case w.kind == windowCount && c.MinCalls > w.size:
+		return bad("MinCalls", c.MinCalls, "must fit into "+w.String(), "make the window larger")
+	case c.Failures < 0:
+		return bad("Failures", c.Failures, "must not be negative", "use 0 for no such rule")
+	case w.kind == windowCount && c.Failures > w.size:
+		return bad("Failures", c.Failures, "must fit into "+w.String(), "make the window larger")
+	case w.kind == windowConsecutive && c.MinCalls > 0:
+		return bad("MinCalls", c.MinCalls, "does not apply to Consecutive()", "set Failures")
+	case w.kind == windowConsecutive && c.FailureRate > 0:
+		return bad("FailureRate", c.FailureRate, "does not apply to Consecutive()", "set Failures")
+	case w.kind == windowConsecutive && c.SlowRate > 0:
+		return bad("SlowRate", c.SlowRate, "does not apply to Consecutive()", "set Failures")
+	}
+	return c.checkRules()
+}
+
+func (c *BreakerConfig) checkRules() error {
+	bad := func(field string, value any, rule, fix string) error {
+		return configError("breaker", c.Name, field, value, rule, fix)
+	}
+	switch {
+	case !(c.FailureRate >= 0 && c.FailureRate <= 1):
+		return bad("FailureRate", c.FailureRate, "must be within 0 and 1", "use 0.5 for half of the calls")
+	case !(c.SlowRate >= 0 && c.SlowRate <= 1):
+		return bad("SlowRate", c.SlowRate, "must be within 0 and 1", "use 0.5 for half of the calls")
+	case c.SlowCall < 0:
+		return bad("SlowCall", c.SlowCall, "must not be negative", "use 0 for no such rule")
+	case c.SlowRate > 0 && c.SlowCall == 0:
+		return bad("SlowCall", c.SlowCall, "is needed by SlowRate", "name the time from which on a call is slow")
+	case c.Probes < 0:
+		return bad("Probes", c.Probes, "must not be negative", "use 0 for the default of 3")
+	case c.Probes > maxProbes:
+		return bad("Probes", c.Probes, fmt.Sprintf("must be at most %d", maxProbes), "use fewer")
+	case !(c.ProbeSuccess >= 0 && c.ProbeSuccess <= 1):
+		return bad("ProbeSuccess", c.ProbeSuccess, "must be within 0 and 1", "use 0.5 for half of the probes, 0 for all")
+	case c.ProbeTimeout < 0:
+		return bad("ProbeTimeout", c.ProbeTimeout, "must not be negative", "use 0 for the default of 30s")
+	case c.Mode > MetricsOnly:
+		return bad("Mode", uint8(c.Mode), "must be a mode", "use Auto, ForcedOpen, ForcedClosed or MetricsOnly")
 	}
 	return nil
 }

@@ -18,15 +18,18 @@ import (
 // knows neither locks nor gobreaker. All times are whole seconds.
 func TestBreakerAgreesWithItsModel(t *testing.T) {
 	t.Parallel()
-	rapid.Check(t, func(rt *rapid.T) {
+	check := func(rt *rapid.T) {
 		settings := []modelSettings{drawSettings(rt, "first"), drawSettings(rt, "second")}
-		steps := rapid.SliceOfN(rapid.Custom(drawStep), 1, 80).Draw(rt, "steps")
+		steps := rapid.SliceOfN(rapid.Custom(drawStep), 20, 120).Draw(rt, "steps")
 		var problem string
 		synctest.Test(t, func(*testing.T) { problem = compareWithModel(settings, steps) })
 		if problem != "" {
 			rt.Fatal(problem)
 		}
-	})
+	}
+	for range 5 { // one round seldom finds what takes three coincidences
+		rapid.Check(t, check)
+	}
 }
 
 type modelSettings struct {
@@ -83,7 +86,7 @@ func drawStep(rt *rapid.T) modelStep {
 	return modelStep{
 		op: rapid.SampledFrom([]string{"begin", "begin", "begin", "good", "good", "bad", "bad", "bad", "neutral",
 			"sleep", "sleep", "sleep", "trip", "reset", "mode", "update"}).Draw(rt, "op"),
-		arg: rapid.IntRange(0, 5).Draw(rt, "arg"),
+		arg: rapid.SampledFrom([]int{0, 1, 2, 3, 4, 5}).Draw(rt, "arg"),
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"runtime"
 	"slices"
 	"strings"
@@ -681,5 +682,170 @@ func TestProbesUnderFire(t *testing.T) {
 		}
 		play(b, "sss")
 		wantState(t, b, resilience.Closed)
+	}
+}
+
+func TestBreakerLimits(t *testing.T) {
+	t.Parallel()
+	type config = resilience.BreakerConfig
+	for want, cfg := range map[string]config{
+		"Probes = 10001":             {Probes: 10001},
+		"ProbeSuccess = 1.1":         {ProbeSuccess: 1.1},
+		"ProbeSuccess = NaN":         {ProbeSuccess: math.NaN()},
+		"Mode = 4":                   {Mode: 4},
+		"Window = Count(1000001)":    {Window: resilience.Count(1_000_001)},
+		"Window = Time(1s, 100001)":  {Window: resilience.Time(time.Second, 100_001)},
+		"SlowRate = NaN":             {SlowCall: 1, SlowRate: math.NaN()},
+		"FailureRate = +Inf: must":   {FailureRate: math.Inf(1)},
+		"Window = Time(-1s, 2): mus": {Window: resilience.Time(-time.Second, 2)},
+	} {
+		if _, err := resilience.NewBreaker(cfg); err == nil || !strings.Contains(err.Error(), "breaker: "+want) {
+			t.Errorf("error = %v, want one about %s", err, want)
+		}
+	}
+}
+
+func TestSlowAnswerIsNoCause(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var told []string
+		b := must(resilience.NewBreaker(resilience.BreakerConfig{
+			Window: resilience.Consecutive(), Failures: 2, SlowCall: time.Second, Observer: tellTo(&told)}))
+		late := func(context.Context) error { time.Sleep(time.Second); return coded(404) }
+		_ = do(t, b, late)
+		if want := []string{"slow 1s"}; !slices.Equal(told, want) { // not only with the next change
+			t.Errorf("told %v, want %v", told, want)
+		}
+		_ = do(t, b, late)
+		var open *resilience.OpenError
+		if err := do(t, b, works); !errors.As(err, &open) || open.Cause != nil {
+			t.Errorf("error = %v, cause %v; want a rejection without", err, open.Cause)
+		}
+	})
+}
+
+func TestNeutralIsNeverSlow(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b := must(resilience.NewBreaker(resilience.BreakerConfig{SlowCall: time.Second}))
+		_ = do(t, b, func(context.Context) error { time.Sleep(time.Hour); return resilience.ErrFull })
+		if s := b.Stats(); s.SlowTotal != 0 || s.Neutral != 1 {
+			t.Errorf("stats = %+v", s)
+		}
+	})
+}
+
+func TestMadeUpOutcomeIsAFailure(t *testing.T) {
+	t.Parallel()
+	for _, window := range []resilience.Window{resilience.Consecutive(), resilience.Count(9)} {
+		b := must(resilience.NewBreaker(resilience.BreakerConfig{
+			Window: window, Failures: 2, Classify: func(context.Context, error) resilience.Outcome { return 200 }}))
+		play(b, "ff")
+		wantState(t, b, resilience.Open)
+		if s := b.Stats(); s.Failed != 2 {
+			t.Errorf("stats = %+v", s)
+		}
+	}
+}
+
+func TestModeChangesTellOfTheStateTheyUncover(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var events []resilience.Event
+		b := must(resilience.NewBreaker(resilience.BreakerConfig{
+			Probes: 2, Observer: resilience.ObserverFunc(func(_ context.Context, e resilience.Event) {
+				e.Policy, e.Name = "", ""
+				events = append(events, e)
+			}),
+		}))
+		want := func(want ...resilience.Event) {
+			t.Helper()
+			for i := range want {
+				want[i].Kind = resilience.EventStateChanged
+			}
+			if !slices.Equal(events, want) {
+				t.Errorf("events\n %+v, want\n %+v", events, want)
+			}
+			events = nil
+		}
+		b.SetMode(resilience.ForcedClosed)
+		b.Trip(10 * time.Second)
+		want()
+		time.Sleep(3 * time.Second)
+		b.SetMode(resilience.Auto)
+		want(resilience.Event{To: resilience.Open, Duration: 7 * time.Second})
+		time.Sleep(7 * time.Second)
+		done := must(b.Allow(t.Context()))
+		want(resilience.Event{From: resilience.Open, To: resilience.HalfOpen})
+		b.SetMode(resilience.MetricsOnly)
+		want()
+		b.SetMode(resilience.ForcedOpen)
+		want(resilience.Event{From: resilience.HalfOpen, To: resilience.Open})
+		b.SetMode(resilience.Auto)
+		want(resilience.Event{From: resilience.Open, To: resilience.HalfOpen})
+		done(nil)
+		play(b, "s")
+		want(resilience.Event{From: resilience.HalfOpen, To: resilience.Closed})
+	})
+}
+
+func TestStreakDoesNotSurviveAnotherWindow(t *testing.T) {
+	t.Parallel()
+	cfg := resilience.BreakerConfig{Window: resilience.Consecutive(), Failures: 3}
+	b := must(resilience.NewBreaker(cfg))
+	play(b, "ff")
+	cfg.Window = resilience.Count(10)
+	must(0, b.Update(cfg))
+	play(b, "s")
+	cfg.Window = resilience.Consecutive()
+	must(0, b.Update(cfg))
+	play(b, "f")
+	if s := b.Stats(); s.State != resilience.Closed || s.Failures != 1 {
+		t.Errorf("stats = %+v", s)
+	}
+}
+
+func TestNoProbePassesBetweenVerdictAndReopening(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var b *resilience.Breaker
+		asked := false
+		b = must(resilience.NewBreaker(resilience.BreakerConfig{
+			Probes: 2, OpenFor: func(int, error) time.Duration { // asked just then, without a lock
+				asked = true
+				if _, err := b.Allow(context.Background()); !errors.Is(err, resilience.ErrOpen) {
+					t.Errorf("Allow after the verdict: %v", err)
+				}
+				return time.Second
+			},
+		}))
+		b.Trip(time.Second)
+		time.Sleep(time.Second)
+		free, bad := must(b.Allow(t.Context())), must(b.Allow(t.Context()))
+		free(resilience.ErrFull)
+		bad(errDown)
+		if s := b.Stats(); !asked || s.State != resilience.Open || s.Episode != 2 {
+			t.Errorf("asked %v, %+v", asked, s)
+		}
+	})
+}
+
+func TestProbeOfAnEpisodeThatWasTrippedOver(t *testing.T) {
+	t.Parallel()
+	for name, result := range map[string]error{"good": nil, "bad": errDown} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				b := must(resilience.NewBreaker(resilience.BreakerConfig{Probes: 1}))
+				b.Trip(time.Second)
+				time.Sleep(time.Second)
+				probe := must(b.Allow(t.Context()))
+				b.Trip(time.Minute)
+				probe(result)
+				if s := b.Stats(); s.State != resilience.Open || s.Episode != 2 || s.OpenFor != time.Minute {
+					t.Errorf("stats = %+v", s)
+				}
+			})
+		})
 	}
 }

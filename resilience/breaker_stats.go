@@ -110,7 +110,7 @@ type totals [8]struct {
 func (t *totals) add(what int) { t[rand.Uint32()%uint32(len(t))].n[what].Add(1) }
 
 func (t *totals) count(outcome Outcome, slow bool) {
-	t.add(totalOf(outcome))
+	t.add(int(outcome))
 	if slow {
 		t.add(totalSlow)
 	}
@@ -123,12 +123,4 @@ func (t *totals) sum() (c counts) {
 		}
 	}
 	return c
-}
-
-// totalOf takes an outcome that a classifier made up for a failure.
-func totalOf(outcome Outcome) int {
-	if outcome > Neutral {
-		return totalFailed
-	}
-	return int(outcome)
 }

@@ -619,3 +619,42 @@ func FuzzBulkheadConfig(f *testing.F) {
 		}
 	})
 }
+
+// gone is the context of a caller that leaves without waking anybody up.
+type gone struct {
+	context.Context //nolint:containedctx // it is one
+	left            atomic.Bool
+}
+
+func (g *gone) Done() <-chan struct{} { return nil }
+
+func (g *gone) Err() error {
+	if g.left.Load() {
+		return context.Canceled
+	}
+	return nil
+}
+
+// A caller that finds out that it is gone only when its turn has come passes on
+// both its place and its turn.
+func TestBulkheadPassesOnATurnThatCameTooLate(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b := must(resilience.NewBulkhead(resilience.BulkheadConfig{Max: 5, Queue: 5, MinSpacing: 100 * time.Millisecond}))
+		late := &gone{Context: t.Context()}
+		c := newCaller(b)
+		c.call(t.Context(), "a", 0)
+		c.call(late, "b", 0)
+		c.call(t.Context(), "c", 0)
+		c.call(t.Context(), "d", 0)
+		late.left.Store(true)
+		c.wg.Wait()
+		want := []time.Duration{0, 100 * time.Millisecond, 200 * time.Millisecond}
+		if !slices.Equal(c.ran, []string{"a", "c", "d"}) || !slices.Equal(c.at, want) {
+			t.Errorf("ran %v at %v", c.ran, c.at)
+		}
+		if err := c.err("b"); !errors.Is(err, context.Canceled) || b.Stats().Running != 0 {
+			t.Errorf("b: %v, %+v", err, b.Stats())
+		}
+	})
+}

@@ -75,7 +75,7 @@ func TestCachedKeepsValuesForTheirTTL(t *testing.T) {
 		wantGet(t, c, "b", 2, nil)
 		time.Sleep(time.Minute - 1)
 		wantGet(t, c, "a", 1, nil)
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 		wantGet(t, c, "a", 3, nil)
 		o.fail(errDown)
 		wantGet(t, c, "b", 0, errDown) // no stale value was asked for
@@ -153,7 +153,7 @@ func TestCachedStaleIfError(t *testing.T) {
 		o.fail(errDown)
 		time.Sleep(time.Minute + time.Hour - 1)
 		wantGet(t, c, "a", value, nil)
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 		wantGet(t, c, "a", 0, errDown)
 	})
 }
@@ -340,7 +340,7 @@ func TestCachedJitterShortensTheTTL(t *testing.T) {
 		wantGet(t, c, "a", 1, nil)
 		time.Sleep(90*time.Second - 1)
 		wantGet(t, c, "a", 1, nil)
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 		wantGet(t, c, "a", 2, nil)
 	})
 }
@@ -480,4 +480,27 @@ func FuzzCachedConfig(f *testing.F) {
 			t.Error(err)
 		}
 	})
+}
+
+// hooked is a context that does something when it is first asked whether it is done.
+type hooked struct {
+	context.Context //nolint:containedctx // it is one
+	once            sync.Once
+	hook            func()
+}
+
+func (h *hooked) Err() error {
+	h.once.Do(h.hook)
+	return h.Context.Err()
+}
+
+// What somebody else stored between a miss and its load makes the load needless.
+func TestCachedLooksAgainBeforeItLoads(t *testing.T) {
+	t.Parallel()
+	o := &origin{}
+	c := cached(o, resilience.CachedConfig{TTL: time.Hour})
+	ctx := &hooked{Context: t.Context(), hook: func() { c.Put("a", 42) }}
+	if n, err := c.Get(ctx, "a"); n != 42 || err != nil || o.loads.Load() != 0 {
+		t.Errorf("got %d, %v after %d loads", n, err, o.loads.Load())
+	}
 }

@@ -20,9 +20,9 @@ import (
 type meter struct {
 	limit    RateLimit
 	permit   int64  // units per permit
-	capacity int64  // units that may be taken at once, at most 2^61
+	capacity int64  // units that may be taken at once, at most 2^57
 	ratio    uint64 // GCRA: units per nanosecond, in 2^-63
-	epoch    int64  // FixedWindow: Unix time of instant 0, in nanoseconds
+	phase    int64  // FixedWindow: nanoseconds since the border before instant 0
 }
 
 // most is the number of permits that may be taken at once.
@@ -37,7 +37,7 @@ func (l RateLimit) most() int {
 func newMeter(limit RateLimit, epoch time.Time) *meter {
 	m := &meter{limit: limit}
 	if limit.Algorithm == FixedWindow {
-		m.epoch, m.permit, m.capacity = epoch.UnixNano(), 1, int64(limit.Rate)
+		m.phase, m.permit, m.capacity = epoch.UnixNano()%int64(limit.Per), 1, int64(limit.Rate)
 		return m
 	}
 	// Rate << k lies in [Per, 2*Per), hence the ratio in [1, 2).
@@ -56,7 +56,7 @@ func newMeter(limit RateLimit, epoch time.Time) *meter {
 // one unit in 2^63.
 func (m *meter) at(now time.Duration) int64 {
 	if m.ratio == 0 {
-		return (m.epoch + int64(now)) / int64(m.limit.Per) * int64(m.limit.Rate)
+		return (m.phase + int64(now)) / int64(m.limit.Per) * int64(m.limit.Rate)
 	}
 	hi, lo := bits.Mul64(uint64(now), m.ratio)
 	return int64(hi<<1 | lo>>63)
@@ -72,7 +72,7 @@ func (m *meter) when(units int64) time.Duration {
 		if window > math.MaxInt64/int64(m.limit.Per) {
 			return math.MaxInt64
 		}
-		return time.Duration(max(0, window*int64(m.limit.Per)-m.epoch))
+		return time.Duration(max(0, window*int64(m.limit.Per)-m.phase))
 	}
 	quotient, remainder := bits.Div64(uint64(units)>>1, uint64(units)<<63, m.ratio)
 	if remainder > 0 {
@@ -81,17 +81,27 @@ func (m *meter) when(units int64) time.Duration {
 	return time.Duration(quotient)
 }
 
-// bucket is the state of one key: an arrival time in units of its meter. It is
-// lock-free. A clock read that is late by the time it is used can only make it
-// stricter, since the arrival time never follows a clock backwards.
+// bucket is the state of one key: its arrival time, shifted to leave room for the
+// lowest bits of the number of grants by allow. Counting there saves the healthy
+// path a second atomic operation. Half-nanosecond units last 17 years of uptime.
+//
+// A bucket is lock-free. A clock read that is late by the time it is used can only
+// make it stricter, since the arrival time never follows a clock backwards.
 type bucket struct {
 	*meter
 
-	arrival atomic.Int64
+	word   atomic.Int64
+	grants *atomic.Uint64 // by allow, without those counted in word
 }
 
-// frozen is the arrival time of a bucket that Update is about to replace.
-const frozen = math.MaxInt64
+const (
+	countBits = 3
+	countMask = 1<<countBits - 1
+	// horizon is the last arrival time there is.
+	horizon = math.MaxInt64>>countBits - 1
+	// frozen is the word of a bucket that Update is about to replace.
+	frozen = math.MaxInt64
+)
 
 // verdict is what a bucket says to one request.
 type verdict struct {
@@ -105,29 +115,32 @@ type verdict struct {
 func (b *bucket) allow(now time.Duration, n int) (granted, isFrozen bool) {
 	clock, cost := b.at(now), int64(n)*b.permit
 	for {
-		old := b.arrival.Load()
-		arrival := max(old, clock) + cost
-		switch {
-		case old == frozen:
-			return false, true
-		case arrival-clock > b.capacity:
-			return false, false
-		case b.arrival.CompareAndSwap(old, arrival):
+		old := b.word.Load()
+		arrival := max(old>>countBits, clock) + cost
+		if old == frozen || arrival-clock > b.capacity {
+			return false, old == frozen
+		}
+		count := (old + 1) & countMask
+		if b.word.CompareAndSwap(old, arrival<<countBits|count) {
+			if count == 0 {
+				b.grants.Add(countMask + 1)
+			}
 			return true, false
 		}
 	}
 }
 
-// reserve books n permits if they can be had within wait. 0 <= n <= most.
+// reserve books n permits if they can be had within wait, and leaves counting to
+// the caller. 0 <= n <= most.
 func (b *bucket) reserve(now time.Duration, n int, wait time.Duration) verdict {
 	clock, cost := b.at(now), int64(n)*b.permit
 	for {
-		old := b.arrival.Load()
+		old := b.word.Load()
 		if old == frozen {
 			return verdict{frozen: true}
 		}
-		start := max(old, clock)
-		if start > frozen-1-cost {
+		start := max(old>>countBits, clock)
+		if start > horizon-cost {
 			return verdict{delay: math.MaxInt64, arrival: start}
 		}
 		arrival := start + cost
@@ -138,7 +151,7 @@ func (b *bucket) reserve(now time.Duration, n int, wait time.Duration) verdict {
 		switch {
 		case delay > wait:
 			return verdict{delay: delay, arrival: start}
-		case b.arrival.CompareAndSwap(old, arrival):
+		case b.word.CompareAndSwap(old, arrival<<countBits|old&countMask):
 			return verdict{granted: true, delay: delay, arrival: arrival}
 		}
 	}
@@ -149,12 +162,9 @@ func (b *bucket) reserve(now time.Duration, n int, wait time.Duration) verdict {
 // otherwise a newcomer could be sent to the same instant as the last of them.
 func (b *bucket) giveBack(n int, arrival int64) {
 	for {
-		old := b.arrival.Load()
-		worth := int64(n)*b.permit - (old - arrival)
-		if old == frozen || worth <= 0 {
-			return
-		}
-		if b.arrival.CompareAndSwap(old, old-worth) {
+		old := b.word.Load()
+		worth := int64(n)*b.permit - (old>>countBits - arrival)
+		if old == frozen || worth <= 0 || b.word.CompareAndSwap(old, old-worth<<countBits) {
 			return
 		}
 	}
@@ -162,37 +172,38 @@ func (b *bucket) giveBack(n int, arrival int64) {
 
 // decision tells v the way a client is told.
 func (b *bucket) decision(now time.Duration, v verdict) RateDecision {
-	d := RateDecision{Allowed: v.granted, Limit: b.limit.most()}
+	d := RateDecision{Allowed: v.granted, Limit: b.limit.most(), Remaining: b.limit.most()}
 	if !v.granted {
 		d.RetryAfter = v.delay
 	}
-	clock := b.at(now)
-	if debt := v.arrival - clock; debt > 0 {
+	if debt := v.arrival - b.at(now); debt > 0 {
 		d.Remaining = int(max(0, b.capacity-debt) / b.permit)
 		d.ResetAfter = b.when(v.arrival) - now
-	} else {
-		d.Remaining = d.Limit
 	}
 	return d
 }
 
 // full reports whether forgetting the bucket loses nothing.
-func (b *bucket) full(now time.Duration) bool { return b.arrival.Load() <= b.at(now) }
+func (b *bucket) full(now time.Duration) bool { return b.word.Load()>>countBits <= b.at(now) }
 
 // moveTo freezes b and returns a bucket of m with the permits b had left.
 func (b *bucket) moveTo(m *meter, now time.Duration) *bucket {
-	arrival := b.arrival.Swap(frozen)
-	left := b.capacity - max(0, arrival-b.at(now))
-	scaled := int64(math.MaxInt64 / 8) // no promise reaches further than half a century
+	word := b.word.Swap(frozen)
+	left := b.capacity - max(0, word>>countBits-b.at(now))
+	moved := &bucket{meter: m, grants: b.grants}
+	clock := m.at(now)
+	// What was left, in units of m. The quotient of a promise that reaches beyond the
+	// horizon stays there.
 	magnitude := uint64(max(left, -left))
+	scaled := int64(horizon)
 	if hi, lo := bits.Mul64(magnitude, uint64(m.permit)); hi < uint64(b.permit) {
 		quotient, _ := bits.Div64(hi, lo, uint64(b.permit))
-		scaled = int64(min(quotient, math.MaxInt64/8))
+		scaled = int64(min(quotient, horizon))
 	}
 	if left < 0 {
 		scaled = -scaled
 	}
-	moved := &bucket{meter: m}
-	moved.arrival.Store(min(m.at(now), math.MaxInt64/2) + m.capacity - min(scaled, m.capacity))
+	arrival := min(horizon, clock+m.capacity-min(scaled, m.capacity))
+	moved.word.Store(arrival<<countBits | word&countMask)
 	return moved
 }

@@ -99,8 +99,8 @@ type RateStats struct {
 
 // RateLimiter lets calls pass at a bounded rate. Safe for concurrent use.
 //
-// Without keys and store a request costs one reading of the clock and two atomic
-// operations, no lock and no allocation; a key adds a short lock on one part of the
+// Without keys and store a request costs one reading of the clock and one atomic
+// operation, no lock and no allocation; a key adds a short lock on one part of the
 // table. It needs no goroutine. Requests that wait are served in the order in which
 // they came. Permits are exact over any length of time, whether or not the rate
 // divides a second: over any interval T at most Burst + T*Rate/Per.
@@ -109,7 +109,8 @@ type RateLimiter struct {
 	base   time.Time // per instance: a package-level one breaks under synctest
 	bucket atomic.Pointer[bucket]
 
-	allowed, rejected, waited, waitTime, evicted, storeErrors atomic.Uint64
+	// allowed leaves out what the bucket counts itself.
+	allowed, shown, rejected, waited, waitTime, evicted, storeErrors atomic.Uint64
 
 	seed   maphash.Seed
 	keys   []lruShard[string, rateKey]
@@ -141,12 +142,12 @@ func NewRateLimiter(cfg RateConfig) (*RateLimiter, error) {
 		return nil, err
 	}
 	l := &RateLimiter{cfg: cfg, base: time.Now(), seed: maphash.MakeSeed()}
-	l.bucket.Store(&bucket{meter: newMeter(limit, l.base)})
+	l.bucket.Store(&bucket{meter: newMeter(limit, l.base), grants: &l.allowed})
 	l.keys = newShards[string, rateKey](shardCount(cfg.MaxKeys))
 	if cfg.Store != nil && cfg.OnStoreError == StoreFailLocal {
 		share := limit.share(cfg.LocalShare)
 		l.local = &RateLimiter{cfg: RateConfig{Name: cfg.Name, MaxKeys: cfg.MaxKeys}, base: l.base, seed: l.seed}
-		l.local.bucket.Store(&bucket{meter: newMeter(share, l.base)})
+		l.local.bucket.Store(&bucket{meter: newMeter(share, l.base), grants: &l.local.allowed})
 		l.local.keys = newShards[string, rateKey](len(l.keys))
 	}
 	return l, nil
@@ -203,8 +204,8 @@ func (l *RateLimit) complete(name string) error {
 		return bad("Burst", l.Burst, "must not be negative", "use 0 for Rate")
 	case l.Algorithm == FixedWindow && l.Burst != l.Rate:
 		return bad("Burst", l.Burst, "does not apply to FixedWindow", "leave it 0")
-	case l.Algorithm == GCRA && float64(l.Burst)/float64(l.Rate)*float64(l.Per) > math.MaxInt64/8:
-		return bad("Burst", l.Burst, "must be full again within 30 years", "use a smaller one")
+	case l.Algorithm == GCRA && float64(l.Burst)/float64(l.Rate)*float64(l.Per) > float64(365*24*time.Hour):
+		return bad("Burst", l.Burst, "must be full again within a year", "use a smaller one")
 	}
 	return nil
 }
@@ -213,7 +214,7 @@ func (l *RateLimit) complete(name string) error {
 func (l RateLimit) share(part float64) RateLimit {
 	rate := float64(l.Rate) * part
 	if rate < 1 { // one permit, less often
-		l.Rate, l.Per = 1, time.Duration(min(float64(l.Per)/rate, math.MaxInt64/16))
+		l.Rate, l.Per = 1, time.Duration(min(float64(l.Per)/rate, float64(365*24*time.Hour)))
 	} else {
 		l.Rate = int(rate)
 	}
@@ -290,7 +291,6 @@ func (l *RateLimiter) AllowN(ctx context.Context, n int) bool {
 		granted, isFrozen := b.allow(l.elapsed(), n)
 		switch {
 		case granted:
-			l.allowed.Add(1)
 			return true
 		case !isFrozen:
 			if l.cfg.Observer == nil {
@@ -365,7 +365,7 @@ func (l *RateLimiter) Reserve(n int) *Reservation {
 // for a moment.
 func (l *RateLimiter) Stats() RateStats {
 	s := RateStats{
-		Allowed:     l.allowed.Load(),
+		Allowed:     l.countAllowed(),
 		Rejected:    l.rejected.Load(),
 		Waited:      l.waited.Load(),
 		WaitTime:    time.Duration(l.waitTime.Load()),
@@ -381,6 +381,23 @@ func (l *RateLimiter) Stats() RateStats {
 		s.Keys += l.local.Stats().Keys
 	}
 	return s
+}
+
+// countAllowed adds what the word of the bucket counts. The step from there to
+// allowed is not atomic; a reader in between must not see the sum go back.
+func (l *RateLimiter) countAllowed() uint64 {
+	word := l.bucket.Load().word.Load()
+	for word == frozen {
+		l.awaitUpdate()
+		word = l.bucket.Load().word.Load()
+	}
+	sum := l.allowed.Load() + uint64(word&countMask)
+	for {
+		shown := l.shown.Load()
+		if sum <= shown || l.shown.CompareAndSwap(shown, sum) {
+			return max(sum, shown)
+		}
+	}
 }
 
 // Describe reports the settings.
@@ -510,6 +527,11 @@ func (l *RateLimiter) wait(ctx context.Context, n int, limit time.Duration) erro
 		return l.reject(ctx, key, 0, b.tooMany(n))
 	}
 	now := l.elapsed()
+	if key == "" {
+		if granted, _ := l.bucket.Load().allow(now, n); granted {
+			return nil
+		}
+	}
 	b, v := l.reserve(key, now, n, 0)
 	if !v.granted && limit > 0 {
 		left := timeLeft(ctx)

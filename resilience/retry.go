@@ -3,9 +3,7 @@ package resilience
 import (
 	"context"
 	"errors"
-	"fmt"
-	"math/rand/v2"
-	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/cenkalti/backoff/v4"
@@ -38,7 +36,11 @@ type RetryConfig struct {
 	// ctx is done. Nil means [Retryable].
 	Retryable func(ctx context.Context, err error) bool
 
-	// Observer, if not nil, is told before each wait.
+	// Budget, if not nil, bounds the retries of all policies that share it.
+	Budget *Budget
+
+	// Observer, if not nil, is told before each wait and when a *[RetryError] is the
+	// end, unless nothing ran.
 	Observer Observer
 }
 
@@ -59,95 +61,26 @@ func Retryable(_ context.Context, err error) bool {
 	return retryable(err)
 }
 
-// StopReason says why a [Retry] made no further attempt.
-type StopReason string
+// RetryStats are the totals of a [Retry] since it was made.
+type RetryStats struct {
+	Calls     uint64
+	Retries   uint64 // attempts beyond the first of each call
+	Recovered uint64 // calls that succeeded after a retry
 
-// The reasons to stop.
-const (
-	StopAttempts     StopReason = "attempts exhausted"
-	StopNotRetryable StopReason = "error is not retryable"
-	StopDeadline     StopReason = "next delay does not fit the deadline"
-	StopElapsed      StopReason = "next delay does not fit the elapsed time allowed"
-	StopRetryAfter   StopReason = "callee asks for a longer wait than allowed"
-	StopBackoff      StopReason = "backoff stopped"
-	StopContext      StopReason = "context done"
-)
-
-// RetryError reports that all attempts failed. It matches, with [errors.Is] and
-// [errors.As], the error of every attempt, the last one first, and after them the
-// context's error when the context was the reason to stop.
-type RetryError struct {
-	Name     string
-	Attempts int     // attempts made; 0 when the context was done from the start
-	Errs     []error // one per attempt, in order
-	Reason   StopReason
-	ctxErr   error
-}
-
-// Error names the reason and the last attempt's error.
-func (e *RetryError) Error() string {
-	var b strings.Builder
-	b.WriteString("resilience: retry")
-	if e.Name != "" {
-		fmt.Fprintf(&b, " %q", e.Name)
-	}
-	fmt.Fprintf(&b, ": %s after %d attempt", e.Reason, e.Attempts)
-	if e.Attempts != 1 {
-		b.WriteByte('s')
-	}
-	if last := e.last(); last != nil {
-		fmt.Fprintf(&b, ": %v", last)
-	} else if e.ctxErr != nil {
-		fmt.Fprintf(&b, ": %v", e.ctxErr)
-	}
-	return b.String()
-}
-
-// Unwrap returns the attempts' errors, last first, and the context's error.
-func (e *RetryError) Unwrap() []error {
-	errs := make([]error, 0, len(e.Errs)+1)
-	for i := len(e.Errs) - 1; i >= 0; i-- {
-		errs = append(errs, e.Errs[i])
-	}
-	if e.ctxErr != nil {
-		errs = append(errs, e.ctxErr)
-	}
-	return errs
-}
-
-func (e *RetryError) last() error {
-	if len(e.Errs) == 0 {
-		return nil
-	}
-	return e.Errs[len(e.Errs)-1]
-}
-
-// Retryable reports what the last attempt's error says; false when the caller's
-// context or the error itself ended the retry.
-func (e *RetryError) Retryable() bool {
-	switch e.Reason {
-	case StopNotRetryable, StopContext:
-		return false
-	default:
-		return retryable(e.last())
-	}
-}
-
-// RetryAfter reports the wish of the last attempt's error.
-func (e *RetryError) RetryAfter() (time.Duration, bool) { return retryAfter(e.last()) }
-
-// NotExecuted reports whether no attempt reached the callee.
-func (e *RetryError) NotExecuted() bool {
-	for _, err := range e.Errs {
-		if !notExecuted(err) {
-			return false
-		}
-	}
-	return true
+	// Calls that failed, by the reason to stop.
+	Exhausted, NotRetryable, Deadline, Elapsed, RetryAfter, Backoff, Context, Budget uint64
 }
 
 // Retry runs the operation again when it fails. Safe for concurrent use.
-type Retry struct{ cfg RetryConfig }
+type Retry struct {
+	cfg       RetryConfig
+	calls     atomic.Uint64
+	retries   atomic.Uint64
+	recovered atomic.Uint64
+	stopped   struct {
+		attempts, notRetryable, deadline, elapsed, retryAfter, backoff, context, budget atomic.Uint64
+	}
+}
 
 // NewRetry returns a retry policy.
 func NewRetry(cfg RetryConfig) (*Retry, error) {
@@ -177,21 +110,62 @@ func NewRetry(cfg RetryConfig) (*Retry, error) {
 	return &Retry{cfg: cfg}, nil
 }
 
+// Name returns the name given in the configuration.
+func (r *Retry) Name() string { return r.cfg.Name }
+
+// Stats returns a view of the moment.
+func (r *Retry) Stats() RetryStats {
+	s := &r.stopped
+	return RetryStats{
+		Exhausted: s.attempts.Load(), NotRetryable: s.notRetryable.Load(), Deadline: s.deadline.Load(),
+		Elapsed: s.elapsed.Load(), RetryAfter: s.retryAfter.Load(), Backoff: s.backoff.Load(),
+		Context: s.context.Load(), Budget: s.budget.Load(),
+		Recovered: r.recovered.Load(), Retries: r.retries.Load(), Calls: r.calls.Load(),
+	}
+}
+
+func (r *Retry) count(reason StopReason) {
+	s := &r.stopped
+	switch reason {
+	case StopAttempts:
+		s.attempts.Add(1)
+	case StopNotRetryable:
+		s.notRetryable.Add(1)
+	case StopDeadline:
+		s.deadline.Add(1)
+	case StopElapsed:
+		s.elapsed.Add(1)
+	case StopRetryAfter:
+		s.retryAfter.Add(1)
+	case StopBackoff:
+		s.backoff.Add(1)
+	case StopContext:
+		s.context.Add(1)
+	case StopBudget:
+		s.budget.Add(1)
+	}
+}
+
 // Run executes next until it succeeds or there is a reason to stop. A context
 // that is done runs nothing. A delay that would pass the deadline is not waited
 // for: the error comes at once. An error that is final at the first attempt is
 // returned as it is, without a backoff.Permanent around it; every other failure
-// is a *[RetryError]. A success costs nothing.
+// is a *[RetryError]. A success allocates nothing. A panic ends the retry and
+// passes through.
 func (r *Retry) Run(ctx context.Context, next Next) error {
+	r.calls.Add(1)
 	if ctx.Err() != nil {
+		r.count(StopContext)
 		return &RetryError{Name: r.cfg.Name, Reason: StopContext, ctxErr: ctx.Err()}
 	}
 	var start time.Time
 	if r.cfg.MaxElapsed > 0 {
 		start = time.Now()
 	}
+	r.cfg.Budget.began()
 	err := next.Run(withAttempt(ctx, 1))
 	if err == nil {
+		r.cfg.Budget.succeeded()
 		return nil
 	}
 	return r.again(ctx, next, start, err)
@@ -203,18 +177,20 @@ func (r *Retry) again(ctx context.Context, next Next, start time.Time, err error
 	failed := &RetryError{Name: r.cfg.Name}
 	var delays backoff.BackOff
 	for attempt := 1; ; attempt++ {
-		failed.Attempts = attempt
-		failed.Errs = append(failed.Errs, unwrapPermanent(err))
-		switch {
-		case ctx.Err() != nil:
-			return failed.stop(StopContext, ctx.Err())
-		case !r.cfg.Retryable(ctx, err):
+		failed.add(unwrapPermanent(err))
+		if ctx.Err() != nil {
+			return r.stop(ctx, failed, StopContext, ctx.Err())
+		}
+		if !r.cfg.Retryable(ctx, err) {
 			if attempt == 1 {
-				return failed.Errs[0]
+				r.count(StopNotRetryable)
+				return failed.last()
 			}
-			return failed.stop(StopNotRetryable, nil)
-		case attempt >= r.cfg.MaxAttempts:
-			return failed.stop(StopAttempts, nil)
+			return r.stop(ctx, failed, StopNotRetryable, nil)
+		}
+		r.cfg.Budget.failed(err)
+		if attempt >= r.cfg.MaxAttempts {
+			return r.stop(ctx, failed, StopAttempts, nil)
 		}
 
 		if delays == nil {
@@ -222,19 +198,23 @@ func (r *Retry) again(ctx context.Context, next Next, start time.Time, err error
 		}
 		delay := delays.NextBackOff()
 		if delay == backoff.Stop {
-			return failed.stop(StopBackoff, nil)
+			return r.stop(ctx, failed, StopBackoff, nil)
 		}
+		delay = max(0, delay)
 		if wish, ok := retryAfter(err); ok {
 			if wish > r.cfg.MaxRetryAfter {
-				return failed.stop(StopRetryAfter, nil)
+				return r.stop(ctx, failed, StopRetryAfter, nil)
 			}
 			delay = max(delay, wish)
 		}
-		if r.cfg.MaxElapsed > 0 && time.Since(start)+delay > r.cfg.MaxElapsed {
-			return failed.stop(StopElapsed, nil)
+		if r.cfg.MaxElapsed > 0 && delay > r.cfg.MaxElapsed-time.Since(start) {
+			return r.stop(ctx, failed, StopElapsed, nil)
 		}
 		if deadline, ok := ctx.Deadline(); ok && time.Until(deadline) <= delay {
-			return failed.stop(StopDeadline, context.DeadlineExceeded)
+			return r.stop(ctx, failed, StopDeadline, context.DeadlineExceeded)
+		}
+		if r.cfg.Budget != nil && !r.cfg.Budget.TryTake() {
+			return r.stop(ctx, failed, StopBudget, nil)
 		}
 		if r.cfg.Observer != nil {
 			r.cfg.Observer.On(ctx, Event{
@@ -243,17 +223,27 @@ func (r *Retry) again(ctx context.Context, next Next, start time.Time, err error
 			})
 		}
 		if !sleep(ctx, delay) {
-			return failed.stop(StopContext, ctx.Err())
+			return r.stop(ctx, failed, StopContext, ctx.Err())
 		}
+		r.retries.Add(1)
 		if err = next.Run(withAttempt(ctx, attempt+1)); err == nil {
+			r.cfg.Budget.succeeded()
+			r.recovered.Add(1)
 			return nil
 		}
 	}
 }
 
-func (e *RetryError) stop(reason StopReason, ctxErr error) error {
-	e.Reason, e.ctxErr = reason, ctxErr
-	return e
+// stop completes failed, counts it and tells of it.
+func (r *Retry) stop(ctx context.Context, failed *RetryError, reason StopReason, ctxErr error) error {
+	failed.Reason, failed.ctxErr = reason, ctxErr
+	r.count(reason)
+	if r.cfg.Observer != nil {
+		r.cfg.Observer.On(ctx, Event{
+			Kind: EventRetriesEnded, Policy: "retry", Name: r.cfg.Name, Attempt: failed.Attempts, Err: failed,
+		})
+	}
+	return failed
 }
 
 // sleep waits for d and reports whether ctx is still alive.
@@ -287,6 +277,9 @@ func (r *Retry) Describe() Description {
 		d.Settings = append(d.Settings, setting("elapsed", r.cfg.MaxElapsed))
 	}
 	d.Settings = append(d.Settings, setting("max-retry-after", r.cfg.MaxRetryAfter))
+	if r.cfg.Budget != nil {
+		d.Settings = append(d.Settings, setting("budget", r.cfg.Budget))
+	}
 	return d
 }
 
@@ -302,60 +295,10 @@ func withAttempt(ctx context.Context, n int) context.Context {
 }
 
 // AttemptFromContext returns the number of the current attempt of the innermost
-// [Retry], counting from 1. Without a retry policy it is 1.
+// [Retry] or [Hedge], counting from 1. Without such a policy it is 1.
 func AttemptFromContext(ctx context.Context) int {
 	if n, ok := ctx.Value(attemptKey{}).(int); ok {
 		return n
 	}
 	return 1
-}
-
-// Jitter spreads delays so that callers that failed together do not come back
-// together.
-type Jitter uint8
-
-const (
-	// FullJitter draws from [0, d]: the widest spread, the default.
-	FullJitter Jitter = iota
-	// EqualJitter draws from [d/2, d]: never at once.
-	EqualJitter
-	// NoJitter waits exactly d.
-	NoJitter
-)
-
-// Exponential returns a factory of delays for [RetryConfig]: base, 2*base,
-// 4*base and so on up to max, each spread by j. A base or max that is not
-// positive means no delay. The delays are backoff.ExponentialBackOff's.
-func Exponential(base, max time.Duration, j Jitter) func() backoff.BackOff {
-	if base <= 0 || max <= 0 {
-		return func() backoff.BackOff { return &backoff.ZeroBackOff{} }
-	}
-	return func() backoff.BackOff {
-		return &jittered{jitter: j, grow: backoff.NewExponentialBackOff(
-			backoff.WithInitialInterval(min(base, max)),
-			backoff.WithMaxInterval(max),
-			backoff.WithMultiplier(2),
-			backoff.WithRandomizationFactor(0),
-			backoff.WithMaxElapsedTime(0),
-		)}
-	}
-}
-
-type jittered struct {
-	grow   *backoff.ExponentialBackOff
-	jitter Jitter
-}
-
-func (b *jittered) Reset() { b.grow.Reset() }
-
-func (b *jittered) NextBackOff() time.Duration {
-	d := b.grow.NextBackOff()
-	switch b.jitter {
-	case NoJitter:
-		return d
-	case EqualJitter:
-		return d/2 + rand.N(d-d/2+1)
-	default:
-		return rand.N(d + 1)
-	}
 }

@@ -170,23 +170,26 @@ func TestSingleFlightPanicReachesEveryCaller(t *testing.T) {
 func TestSingleFlightForget(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		runs := 0
-		s := must(resilience.NewSingleFlight(func(context.Context, int) (int, error) {
-			runs++
-			n := runs
+		var runs atomic.Int64
+		s := must(resilience.NewSingleFlight(func(context.Context, int) (int64, error) {
+			n := runs.Add(1)
 			time.Sleep(time.Second)
 			return n, nil
 		}))
 		var wg sync.WaitGroup
-		for want := 1; want <= 2; want++ {
+		call := func(want int64) {
 			wg.Go(func() {
 				if n, err := s.Do(context.Background(), 7); n != want || err != nil {
 					t.Errorf("got %d, %v; want %d", n, err, want)
 				}
 			})
-			synctest.Wait()
-			s.Forget(7)
 		}
+		call(1)
+		time.Sleep(600 * time.Millisecond)
+		s.Forget(7)
+		call(2)
+		time.Sleep(600 * time.Millisecond) // the first one is over, the second is not
+		call(2)
 		wg.Wait()
 	})
 }

@@ -92,7 +92,7 @@ func (s *sensor) install(p *period, w Window) {
 // not own the window any more.
 func (s *sensor) record(p *period, now time.Duration, outcome Outcome, slow bool) (tally, bool) {
 	s.mu.Lock()
-	s.counts[totalOf(outcome)]++
+	s.counts[outcome]++
 	if slow {
 		s.counts[totalSlow]++
 	}
@@ -100,7 +100,7 @@ func (s *sensor) record(p *period, now time.Duration, outcome Outcome, slow bool
 		s.mu.Unlock()
 		return tally{}, false
 	}
-	t := s.window.add(now, outcome != Success, slow)
+	t := s.window.add(now, outcome == Failure, slow)
 	s.mu.Unlock()
 	return t, true
 }
