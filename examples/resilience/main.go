@@ -79,6 +79,9 @@ func run(ctx context.Context, out io.Writer, fast bool) error {
 	if err != nil {
 		return err
 	}
+	if err := metrics.AddBudget(client.budget); err != nil {
+		return err
+	}
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(metrics)
 	admin, err := serve(promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
@@ -91,7 +94,8 @@ func run(ctx context.Context, out io.Writer, fast bool) error {
 	if err := play(ctx, client, screen, &now, second); err != nil {
 		return err
 	}
-	return screen.metrics(ctx, "http://"+admin.Addr+"/metrics", "breaker_calls_total", "breaker_opened_total", "rejections_total")
+	return screen.metrics(ctx, "http://"+admin.Addr+"/metrics",
+		"breaker_calls_total", "breaker_opened_total", "budget_refused_total", "hedge_won_total", "rejections_total")
 }
 
 // play sends 60 calls a second through all phases and prints a row per second.

@@ -25,6 +25,7 @@ func TestDemonstration(t *testing.T) {
 		"the breaker closes":         `breaker price: half-open -> closed`,
 		"the outage is the reason":   `-> open \(dependency: 503 Service Unavailable\)`,
 		"calls that the breaker met": `breaker_calls_total\{name="price",outcome="failure"\} [1-9]`,
+		"hedges":                     `hedge_won_total\{name="price"\} \d`,
 		"rejections":                 `rejections_total\{name="price",policy="breaker"\} [1-9]`,
 	} {
 		if !regexp.MustCompile(pattern).MatchString(out.String()) {

@@ -21,15 +21,15 @@ func (s *screen) printf(format string, args ...any) {
 	fmt.Fprintf(s.out, format, args...)
 }
 
-const columns = "%4v  %-10s  %5v  %5v  %6v  %5v  %5v  %7v  %7v  %8v  %s\n"
+const columns = "%4v  %-10s  %5v  %5v  %6v  %5v  %5v  %7v  %7v  %6v  %7v  %s\n"
 
 func (s *screen) header() {
-	s.printf(columns, "", "dependency", "calls", "ok", "failed", "open", "full", "limited", "retries", "slowest", "breaker")
+	s.printf(columns, "", "dependency", "calls", "ok", "failed", "open", "full", "limited", "retries", "hedges", "slowest", "breaker")
 }
 
 func (s *screen) row(number int, phase string, n counts, c *client) {
 	s.printf(columns, number, phase, n.calls, n.ok, n.failed, n.open, n.full, n.limited,
-		c.retries.Swap(0), n.slowest.Round(time.Millisecond), c.breaker.State())
+		c.retries.Swap(0), c.hedges.Swap(0), n.slowest.Round(time.Millisecond), c.breaker.State())
 }
 
 // changed tells a change of the breaker when it happens.

@@ -10,6 +10,15 @@ func collect(p resilience.Policy, add add) bool {
 	switch p := p.(type) {
 	case *resilience.Breaker:
 		collectBreaker(p.Stats(), add)
+	case *resilience.Retry:
+		collectRetry(p.Stats(), add)
+	case *resilience.Hedge:
+		s := p.Stats()
+		add(hedgeCalls, float64(s.Calls))
+		add(hedgeAttempts, float64(s.Hedges))
+		add(hedgeWon, float64(s.Won))
+		add(hedgeFailed, float64(s.Failed))
+		add(hedgeDelay, s.Delay.Seconds())
 	case *resilience.Bulkhead:
 		s := p.Stats()
 		add(bulkheadMax, float64(s.Max))
@@ -84,6 +93,30 @@ func collectBreaker(s resilience.BreakerStats, add add) {
 	add(breakerOpened, float64(s.Opened))
 	add(breakerShadow, float64(s.ShadowRejected))
 	add(rejections, float64(s.Rejected), "breaker")
+}
+
+func collectRetry(s resilience.RetryStats, add add) {
+	add(retryCalls, float64(s.Calls))
+	add(retryAttempts, float64(s.Retries))
+	add(retryRecovered, float64(s.Recovered))
+	for reason, n := range map[string]uint64{
+		"attempts":      s.Exhausted,
+		"backoff":       s.Backoff,
+		"budget":        s.Budget,
+		"context":       s.Context,
+		"deadline":      s.Deadline,
+		"elapsed":       s.Elapsed,
+		"not-retryable": s.NotRetryable,
+		"retry-after":   s.RetryAfter,
+	} {
+		add(retryFailed, float64(n), reason)
+	}
+}
+
+func collectBudget(s resilience.BudgetStats, add add) {
+	add(budgetLeft, s.Left)
+	add(budgetTaken, float64(s.Taken))
+	add(budgetRefused, float64(s.Refused))
 }
 
 func collectCache(s resilience.CachedStats, add add) {

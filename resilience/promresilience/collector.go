@@ -23,11 +23,17 @@ type Cache interface {
 type Collector struct {
 	mu       sync.Mutex
 	policies []resilience.Policy
-	caches   []Cache
+	others   []source
 	owners   map[owner]any // who has a kind and name
 }
 
 type owner struct{ kind, name string }
+
+// source is what has statistics and is no policy.
+type source struct {
+	name    string
+	collect func(add)
+}
 
 // New returns a collector of policies; see [Collector.Add].
 func New(policies ...resilience.Policy) (*Collector, error) {
@@ -70,19 +76,29 @@ func (c *Collector) Add(policies ...resilience.Policy) error {
 
 // AddCache adds caches, under the same rules as [Collector.Add].
 func (c *Collector) AddCache(caches ...Cache) error {
+	return addOthers(c, "cache", caches, func(cache Cache, add add) { collectCache(cache.Stats(), add) })
+}
+
+// AddBudget adds budgets, under the same rules as [Collector.Add], which does not
+// see those that retries and hedges share.
+func (c *Collector) AddBudget(budgets ...*resilience.Budget) error {
+	return addOthers(c, "budget", budgets, func(b *resilience.Budget, add add) { collectBudget(b.Stats(), add) })
+}
+
+func addOthers[T interface{ Name() string }](c *Collector, kind string, others []T, collect func(T, add)) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	claim := c.claim()
-	var added []Cache
-	for _, cache := range caches {
-		if claim.take("cache", cache.Name(), cache) {
-			added = append(added, cache)
+	var added []source
+	for _, o := range others {
+		if claim.take(kind, o.Name(), o) {
+			added = append(added, source{o.Name(), func(add add) { collect(o, add) }})
 		}
 	}
 	if err := claim.settle(); err != nil {
 		return err
 	}
-	c.caches = append(c.caches, added...)
+	c.others = append(c.others, added...)
 	return nil
 }
 
@@ -183,7 +199,7 @@ type series struct {
 // Collect reads the policies. It holds no lock meanwhile.
 func (c *Collector) Collect(ch chan<- prometheus.Metric) {
 	c.mu.Lock()
-	policies, caches := slices.Clone(c.policies), slices.Clone(c.caches)
+	policies, others := slices.Clone(c.policies), slices.Clone(c.others)
 	c.mu.Unlock()
 
 	values := map[series]float64{}
@@ -203,8 +219,8 @@ func (c *Collector) Collect(ch chan<- prometheus.Metric) {
 	for _, root := range policies {
 		resilience.Walk(root, func(p resilience.Policy) { collect(p, adder(nameOf(p))) })
 	}
-	for _, cache := range caches {
-		collectCache(cache.Stats(), adder(cache.Name()))
+	for _, o := range others {
+		o.collect(adder(o.name))
 	}
 	for s, v := range values {
 		labels := []string{s.name}

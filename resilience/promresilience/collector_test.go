@@ -14,6 +14,7 @@ import (
 
 	"github.com/armature-go/armature/resilience"
 	"github.com/armature-go/armature/resilience/promresilience"
+	"github.com/armature-go/armature/resilience/resiliencetest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -172,6 +173,50 @@ armature_resilience_cache_requests_total{name="prices",result="stale"} 0
 	}
 }
 
+func TestRetryBudgetAndHedgeSeries(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		budget := must(resilience.NewBudget(resilience.BudgetConfig{Name: "all", MaxTokens: 4, TokenRatio: 0.1}))
+		retry := must(resilience.NewRetry(resilience.RetryConfig{Name: "payment", MaxAttempts: 2, Budget: budget, Backoff: resilience.Fixed(0)}))
+		hedge := must(resilience.NewHedge(resilience.HedgeConfig{Name: "payment", After: time.Second}))
+		c := must(promresilience.New(retry, hedge))
+		for range 2 { // the same one twice is one
+			if err := c.AddBudget(budget); err != nil {
+				t.Fatal(err)
+			}
+		}
+		fail(retry, 2)
+		_ = resilience.Do(t.Context(), hedge, resiliencetest.Script(resiliencetest.Hang(), resiliencetest.OK()).Call)
+		expect(t, c, `
+# HELP armature_resilience_budget_granted_total Extra attempts that a budget granted.
+# TYPE armature_resilience_budget_granted_total counter
+armature_resilience_budget_granted_total{name="all"} 1
+# HELP armature_resilience_budget_refused_total Extra attempts that a budget refused.
+# TYPE armature_resilience_budget_refused_total counter
+armature_resilience_budget_refused_total{name="all"} 1
+# HELP armature_resilience_hedge_hedges_total Attempts started beside the first of each call.
+# TYPE armature_resilience_hedge_hedges_total counter
+armature_resilience_hedge_hedges_total{name="payment"} 1
+# HELP armature_resilience_hedge_won_total Calls that an attempt beside the first one answered.
+# TYPE armature_resilience_hedge_won_total counter
+armature_resilience_hedge_won_total{name="payment"} 1
+# HELP armature_resilience_retry_failed_total Calls that failed under a retry, by the reason to make no further attempt.
+# TYPE armature_resilience_retry_failed_total counter
+armature_resilience_retry_failed_total{name="payment",reason="attempts"} 1
+armature_resilience_retry_failed_total{name="payment",reason="backoff"} 0
+armature_resilience_retry_failed_total{name="payment",reason="budget"} 1
+armature_resilience_retry_failed_total{name="payment",reason="context"} 0
+armature_resilience_retry_failed_total{name="payment",reason="deadline"} 0
+armature_resilience_retry_failed_total{name="payment",reason="elapsed"} 0
+armature_resilience_retry_failed_total{name="payment",reason="not-retryable"} 0
+armature_resilience_retry_failed_total{name="payment",reason="retry-after"} 0
+# HELP armature_resilience_retry_retries_total Attempts beyond the first of each call.
+# TYPE armature_resilience_retry_retries_total counter
+armature_resilience_retry_retries_total{name="payment"} 1
+`, "budget_granted_total", "budget_refused_total", "hedge_hedges_total", "hedge_won_total", "retry_failed_total", "retry_retries_total")
+	})
+}
+
 func TestMistakesAreErrorsAndAddNothing(t *testing.T) {
 	t.Parallel()
 	unnamed := must(resilience.NewBreaker(resilience.BreakerConfig{}))
@@ -327,10 +372,15 @@ func everything() (*promresilience.Collector, error) {
 		must(resilience.NewTimeout(time.Second)).With("b", nil),
 		must(resilience.NewRateLimiter(resilience.RateConfig{Name: "b", Rate: 1})),
 		hosts(bulkhead),
+		must(resilience.NewRetry(resilience.RetryConfig{Name: "b"})),
+		must(resilience.NewHedge(resilience.HedgeConfig{Name: "b", After: time.Second})),
 		must(resilience.NewFallback(resilience.FallbackConfig{Name: "b", Handle: func(context.Context, error) error { return nil }})),
 		must(resilience.NewChaos(resilience.ChaosConfig{Name: "b", Rate: 1, Latency: time.Second})),
 	)
 	if err != nil {
+		return nil, err
+	}
+	if err := c.AddBudget(must(resilience.NewBudget(resilience.BudgetConfig{Name: "b"}))); err != nil {
 		return nil, err
 	}
 	return c, c.AddCache(must(resilience.NewCached(func(context.Context, int) (int, error) { return 0, nil },

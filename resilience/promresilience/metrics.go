@@ -48,6 +48,33 @@ var (
 	breakerShadow = newMetric(counter, sum, "breaker_shadow_rejections_total",
 		"Calls that a breaker in mode metrics-only would have turned away.")
 
+	retryCalls = newMetric(counter, sum, "retry_calls_total",
+		"Calls that ran under a retry.")
+	retryAttempts = newMetric(counter, sum, "retry_retries_total",
+		"Attempts beyond the first of each call.")
+	retryRecovered = newMetric(counter, sum, "retry_recovered_total",
+		"Calls that succeeded after a retry.")
+	retryFailed = newMetric(counter, sum, "retry_failed_total",
+		"Calls that failed under a retry, by the reason to make no further attempt.", "reason")
+
+	budgetLeft = newMetric(gauge, sum, "budget_left_attempts",
+		"Extra attempts that a budget would grant now.")
+	budgetTaken = newMetric(counter, sum, "budget_granted_total",
+		"Extra attempts that a budget granted.")
+	budgetRefused = newMetric(counter, sum, "budget_refused_total",
+		"Extra attempts that a budget refused.")
+
+	hedgeCalls = newMetric(counter, sum, "hedge_calls_total",
+		"Calls that ran under a hedge.")
+	hedgeAttempts = newMetric(counter, sum, "hedge_hedges_total",
+		"Attempts started beside the first of each call.")
+	hedgeWon = newMetric(counter, sum, "hedge_won_total",
+		"Calls that an attempt beside the first one answered.")
+	hedgeFailed = newMetric(counter, sum, "hedge_failed_total",
+		"Calls that no attempt answered.")
+	hedgeDelay = newMetric(gauge, math.Max, "hedge_delay_seconds",
+		"Time after which the next attempt is started.")
+
 	bulkheadMax = newMetric(gauge, sum, "bulkhead_max_calls",
 		"Calls that may run at once.")
 	bulkheadRunning = newMetric(gauge, sum, "bulkhead_running_calls",
@@ -123,6 +150,9 @@ var (
 var all = []*metric{
 	rejections,
 	breakerState, breakerMode, breakerCalls, breakerSlow, breakerOpened, breakerShadow,
+	retryCalls, retryAttempts, retryRecovered, retryFailed,
+	budgetLeft, budgetTaken, budgetRefused,
+	hedgeCalls, hedgeAttempts, hedgeWon, hedgeFailed, hedgeDelay,
 	bulkheadMax, bulkheadRunning, bulkheadWaiting, bulkheadQueued, bulkheadWait,
 	adaptiveLimit, adaptiveRunning, adaptiveWaiting, adaptiveRTT, adaptiveMinRTT,
 	throttleRatio, throttleRequests, throttleAccepts,
