@@ -8,11 +8,11 @@ import (
 	"strings"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/grpc"
 
 	"github.com/armature-go/armature/flow"
 	"github.com/armature-go/armature/resilience"
+	"github.com/armature-go/armature/resilience/otelresilience"
 	"github.com/armature-go/armature/transport/grpcx"
 )
 
@@ -48,7 +48,8 @@ func WithStandard(cfg StandardConfig) DialOption {
 	return func(d *dialing) { d.standard = cfg }
 }
 
-// WithPolicy replaces the standard policy; nil means one attempt, unprotected.
+// WithPolicy replaces the standard policy; nil means one attempt, unprotected. It is
+// shown on /metrics by [Service.ShowPolicies] only.
 func WithPolicy(p resilience.Policy) DialOption {
 	return func(d *dialing) { d.policy, d.custom = p, true }
 }
@@ -94,9 +95,11 @@ func (s *Service) dial(name string, d dialing) (*grpc.ClientConn, error) {
 	if !d.custom {
 		d.standard.Name = name
 		d.standard.Logger = s.Logger
-		d.standard.Metrics = s.Metrics
 		var err error
-		if policy, err = StandardPolicy(d.standard); err != nil {
+		if policy, err = StandardPolicy(d.standard); err == nil {
+			err = s.ShowPolicies(policy)
+		}
+		if err != nil {
 			return nil, err
 		}
 	}
@@ -130,14 +133,15 @@ type StandardConfig struct {
 	// not see it, or can tell a repetition by the idempotency key it carries.
 	Repeatable bool
 
-	Logger  *slog.Logger          // told when the breaker changes state; nil is silent
-	Metrics prometheus.Registerer // receives armature_client_breaker_state; nil for none
+	Logger *slog.Logger // told when the breaker changes state and when retries give up; nil is silent
 }
 
 // StandardPolicy is what a call to another service needs by default, from the
-// outside in: a timeout over everything, retries, a circuit breaker that opens
-// when half of at least 20 calls within 10 s failed, a bulkhead so that one slow
-// callee does not take all of the process, and a timeout for each attempt.
+// outside in: a timeout over everything, retries within a budget of one for five
+// calls and ten a second beside, a circuit breaker that opens when half of at least
+// 20 calls within 10 s failed, a bulkhead so that one slow callee does not take all of
+// the process, and a timeout for each attempt. What they do becomes events of the span
+// in the context. [Service.ShowPolicies] puts them on /metrics.
 func StandardPolicy(cfg StandardConfig) (resilience.Policy, error) {
 	if cfg.Timeout == 0 {
 		cfg.Timeout = DefaultCallTimeout
@@ -151,6 +155,7 @@ func StandardPolicy(cfg StandardConfig) (resilience.Policy, error) {
 	if cfg.InFlight == 0 {
 		cfg.InFlight = DefaultInFlight
 	}
+	observer := resilience.Observers(resilience.LogEvents(cfg.Logger), otelresilience.SpanEvents())
 	total, err := resilience.NewTimeout(cfg.Timeout)
 	if err != nil {
 		return nil, err
@@ -159,8 +164,12 @@ func StandardPolicy(cfg StandardConfig) (resilience.Policy, error) {
 	if err != nil {
 		return nil, err
 	}
+	budget, err := resilience.NewBudget(resilience.BudgetConfig{Name: cfg.Name})
+	if err != nil {
+		return nil, err
+	}
 	retry, err := resilience.NewRetry(resilience.RetryConfig{
-		Name: cfg.Name, MaxAttempts: cfg.Attempts,
+		Name: cfg.Name, MaxAttempts: cfg.Attempts, Budget: budget, Observer: observer,
 		Retryable: func(ctx context.Context, err error) bool {
 			return resilience.Retryable(ctx, err) && (cfg.Repeatable || harmless(ctx, err))
 		},
@@ -169,28 +178,18 @@ func StandardPolicy(cfg StandardConfig) (resilience.Policy, error) {
 		return nil, err
 	}
 	breaker, err := resilience.NewBreaker(resilience.BreakerConfig{
-		Name: cfg.Name, Observer: resilience.LogEvents(cfg.Logger), OpenFor: resilience.OpenBackoff(breakerFirst, breakerLast),
+		Name: cfg.Name, Observer: observer, OpenFor: resilience.OpenBackoff(breakerFirst, breakerLast),
 	})
 	if err != nil {
 		return nil, err
 	}
 	bulkhead, err := resilience.NewBulkhead(resilience.BulkheadConfig{
-		Name: cfg.Name, Max: cfg.InFlight, Queue: cfg.InFlight, MaxWait: time.Second,
+		Name: cfg.Name, Max: cfg.InFlight, Queue: cfg.InFlight, MaxWait: time.Second, Observer: observer,
 	})
 	if err != nil {
 		return nil, err
 	}
-	if cfg.Metrics != nil {
-		err := cfg.Metrics.Register(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-			Name:        "armature_client_breaker_state",
-			Help:        "State of the circuit breaker towards a service: 0 closed, 1 open, 2 half-open.",
-			ConstLabels: prometheus.Labels{"target": cfg.Name},
-		}, func() float64 { return float64(breaker.State()) }))
-		if err != nil {
-			return nil, fmt.Errorf("register metrics of the breaker: %w", err)
-		}
-	}
-	return resilience.Chain(total, retry, breaker, bulkhead, attempt), nil
+	return resilience.Chain(total.With(cfg.Name, observer), retry, breaker, bulkhead, attempt.With(cfg.Name+" attempt", observer)), nil
 }
 
 // harmless reports whether repeating a failed call cannot double its effect.

@@ -17,6 +17,8 @@ import (
 
 	"github.com/armature-go/armature/discovery"
 	"github.com/armature-go/armature/logging"
+	"github.com/armature-go/armature/resilience"
+	"github.com/armature-go/armature/resilience/promresilience"
 	"github.com/armature-go/armature/tracing"
 	"github.com/armature-go/armature/transport/grpcx"
 	"github.com/armature-go/armature/transport/httpx"
@@ -36,9 +38,10 @@ type Service struct {
 	HTTP           *httpx.Server        // nil without HTTPAddr
 	GRPC           *grpcx.Server        // nil without GRPCAddr
 
-	cfg    Config
-	admin  *adminServer
-	health *health
+	cfg      Config
+	admin    *adminServer
+	health   *health
+	policies *promresilience.Collector
 
 	state    atomic.Int32 // phase
 	ready    chan struct{}
@@ -115,6 +118,11 @@ func (s *Service) build() (err error) {
 			Help: "1 while the service takes requests, 0 while it starts and drains.",
 		}, s.readyGauge),
 	)
+
+	if s.policies, err = promresilience.New(); err != nil {
+		return err
+	}
+	s.Metrics.MustRegister(s.policies)
 
 	s.Tracing, err = tracing.Setup(context.Background(), tracing.Config{
 		Service: cfg.Name, Version: cfg.Version, Environment: cfg.Environment,
@@ -223,6 +231,16 @@ func (s *Service) mustRegister(kind, name string, fn func(context.Context) error
 	case s.phase() != phaseNew:
 		panic(fmt.Sprintf("armature: register %s %s of %s: the service is %s; register before Run", kind, name, s.cfg.Name, s.phase()))
 	}
+}
+
+// ShowPolicies puts policies, and those inside them, on /metrics: the state of
+// breakers, places and queues of bulkheads, retries, rejections. Each needs a name of
+// its own among those of its kind. Policies made by [Service.Dial] are there already.
+func (s *Service) ShowPolicies(policies ...resilience.Policy) error {
+	if err := s.policies.Add(policies...); err != nil {
+		return fmt.Errorf("armature: show policies of %s: %w", s.cfg.Name, err)
+	}
+	return nil
 }
 
 // Ready is closed once the service takes requests and is registered. It stays

@@ -457,8 +457,9 @@ func TestDialFindsServicesByName(t *testing.T) {
 			if err != nil || seen != 1 {
 				t.Errorf("call by name: %v after %d attempts", err, seen)
 			}
-			if _, metrics := get(t, client(t), "http://"+caller.AdminAddr()+"/metrics"); !strings.Contains(metrics, `armature_client_breaker_state{target="product"} 0`) {
-				t.Error("the breaker's state is no metric")
+			if _, metrics := get(t, client(t), "http://"+caller.AdminAddr()+"/metrics"); !strings.Contains(metrics, `armature_resilience_breaker_state{name="product",state="closed"} 1`) ||
+				!strings.Contains(metrics, `armature_resilience_bulkhead_max_calls{name="product"} 256`) {
+				t.Errorf("the policies are no metrics:\n%s", metrics)
 			}
 			stopCaller()
 		})

@@ -99,7 +99,7 @@ func Table() []Rule {
 		// program, but importing it must not drag in a broker or a database.
 		{
 			Package: ".",
-			Ours:    []string{"flow", "transport", "transport/httpx", "transport/grpcx", "resilience", "discovery", "discovery/static", "tracing", "tracing/otlpgrpc", "tracing/otlphttp", "logging", "internal/sqldb"},
+			Ours:    []string{"flow", "transport", "transport/httpx", "transport/grpcx", "resilience", "resilience/promresilience", "resilience/otelresilience", "discovery", "discovery/static", "tracing", "tracing/otlpgrpc", "tracing/otlphttp", "logging", "internal/sqldb"},
 			Third: slices.Concat(kitEndpoint, otelAPI, otelSDK, prometheus, grpcWords,
 				[]string{"google.golang.org/grpc/...", "github.com/oklog/run", "golang.org/x/sync/..."}),
 			NotCompiled: slices.Concat(sqlDrivers, brokers),
@@ -140,6 +140,9 @@ func Required() []string {
 		"messaging/nats/natsembed",
 		"messaging/outbox",
 		"resilience",
+		"resilience/otelresilience",
+		"resilience/promresilience",
+		"resilience/resiliencetest",
 		"saga",
 		"saga/sqlstore",
 		"test/consumer",

@@ -50,11 +50,10 @@ func New(ctx context.Context, cfg platform.Config) (_ *armature.Service, err err
 	if err != nil {
 		return nil, err
 	}
-	mailer, err := infra.NewMailer(cfg.MailURL, svc.TracerProvider, svc.Logger)
+	mailer, err := infra.NewMailer(svc, cfg.MailURL)
 	if err != nil {
 		return nil, err
 	}
-	svc.OnStop("mail server", func(context.Context) error { mailer.Close(); return nil })
 	db, err := platform.OpenStore(ctx, svc, cfg, "notification", infra.Schema())
 	if err != nil {
 		return nil, err

@@ -1,6 +1,6 @@
 // Package outside calls the companies the shop depends on: over HTTP, with an idempotency key, and with patience.
 //
-//	client, err := outside.New(outside.Config{Name: "carrier", URL: "http://127.0.0.1:9002"})
+//	client, err := outside.For(svc, "carrier", "http://127.0.0.1:9002")
 //	book, err := outside.Post[Request, Booking](client, "/shipments")
 //	got, err := book(outside.WithKey(ctx, "place-1/ship"), Request{…})
 //	if outside.Refused(err, http.StatusUnprocessableEntity) {
@@ -20,9 +20,11 @@ import (
 
 	"go.opentelemetry.io/otel/trace"
 
+	"github.com/armature-go/armature"
 	"github.com/armature-go/armature/flow"
 	"github.com/armature-go/armature/internal/failpoint"
 	"github.com/armature-go/armature/resilience"
+	"github.com/armature-go/armature/resilience/otelresilience"
 	"github.com/armature-go/armature/transport"
 	"github.com/armature-go/armature/transport/httpx"
 )
@@ -65,17 +67,32 @@ func New(cfg Config) (*Client, error) {
 	return &Client{cfg: cfg, http: &http.Client{Transport: connections}, policy: policy}, nil
 }
 
+// For returns the client of a service: it is traced like the service, its policies are on the service's /metrics, and it
+// is closed when the service stops.
+func For(svc *armature.Service, name, url string) (*Client, error) {
+	c, err := New(Config{Name: name, URL: url, TracerProvider: svc.TracerProvider})
+	if err != nil {
+		return nil, err
+	}
+	if err := svc.ShowPolicies(c.policy); err != nil {
+		return nil, err
+	}
+	svc.OnStop(name, func(context.Context) error { c.Close(); return nil })
+	return c, nil
+}
+
 // Close gives idle connections back.
 func (c *Client) Close() { c.http.CloseIdleConnections() }
 
 func newPolicy(name string) (resilience.Policy, error) {
+	observer := otelresilience.SpanEvents()
 	whole, err := resilience.NewTimeout(total)
 	if err != nil {
 		return nil, err
 	}
 	// Everything but an answer that the company chose to give is worth another try: the key makes that harmless.
 	retry, err := resilience.NewRetry(resilience.RetryConfig{
-		Name: name, MaxAttempts: attempts,
+		Name: name, MaxAttempts: attempts, Observer: observer,
 		Backoff:   resilience.Exponential(50*time.Millisecond, 500*time.Millisecond, resilience.FullJitter),
 		Retryable: func(_ context.Context, err error) bool { return !answered(err) },
 	})
@@ -84,14 +101,14 @@ func newPolicy(name string) (resilience.Policy, error) {
 	}
 	// Strangers fail more often than neighbours and are back sooner than they say: opened late, asked again early.
 	breaker, err := resilience.NewBreaker(resilience.BreakerConfig{
-		Name: name, Classify: classify, FailureRate: 0.8, Probes: 1,
+		Name: name, Classify: classify, FailureRate: 0.8, Probes: 1, Observer: observer,
 		OpenFor: resilience.OpenBackoff(500*time.Millisecond, 5*time.Second),
 	})
 	if err != nil {
 		return nil, err
 	}
 	bulkhead, err := resilience.NewBulkhead(resilience.BulkheadConfig{
-		Name: name, Max: inFlight, Queue: 4 * inFlight, MaxWait: attempt,
+		Name: name, Max: inFlight, Queue: 4 * inFlight, MaxWait: attempt, Observer: observer,
 	})
 	if err != nil {
 		return nil, err
@@ -100,7 +117,7 @@ func newPolicy(name string) (resilience.Policy, error) {
 	if err != nil {
 		return nil, err
 	}
-	return resilience.Chain(whole, retry, breaker, bulkhead, each), nil
+	return resilience.Chain(whole.With(name, observer), retry, breaker, bulkhead, each.With(name+" attempt", observer)), nil
 }
 
 func classify(ctx context.Context, err error) resilience.Outcome {

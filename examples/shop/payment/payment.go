@@ -33,11 +33,10 @@ func New(ctx context.Context, cfg platform.Config) (_ *armature.Service, err err
 			err = platform.Abandon(ctx, svc, err)
 		}
 	}()
-	processor, err := infra.NewProcessor(cfg.CardURL, svc.TracerProvider)
+	processor, err := infra.NewProcessor(svc, cfg.CardURL)
 	if err != nil {
 		return nil, err
 	}
-	svc.OnStop("card processor", func(context.Context) error { processor.Close(); return nil })
 	db, err := platform.OpenStore(ctx, svc, cfg, "payment", infra.Schema())
 	if err != nil {
 		return nil, err

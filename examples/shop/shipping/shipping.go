@@ -33,11 +33,10 @@ func New(ctx context.Context, cfg platform.Config) (_ *armature.Service, err err
 			err = platform.Abandon(ctx, svc, err)
 		}
 	}()
-	carrier, err := infra.NewCarrier(cfg.CarrierURL, svc.TracerProvider)
+	carrier, err := infra.NewCarrier(svc, cfg.CarrierURL)
 	if err != nil {
 		return nil, err
 	}
-	svc.OnStop("carrier", func(context.Context) error { carrier.Close(); return nil })
 	db, err := platform.OpenStore(ctx, svc, cfg, "shipping", infra.Schema())
 	if err != nil {
 		return nil, err

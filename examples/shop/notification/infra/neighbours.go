@@ -6,9 +6,9 @@ import (
 	"log/slog"
 	"sync"
 
-	"go.opentelemetry.io/otel/trace"
 	"google.golang.org/grpc"
 
+	"github.com/armature-go/armature"
 	"github.com/armature-go/armature/examples/shop/notification/app"
 	"github.com/armature-go/armature/examples/shop/notification/domain"
 	"github.com/armature-go/armature/examples/shop/outside"
@@ -45,9 +45,8 @@ func (d *Directory) Email(ctx context.Context, customerID string) (string, error
 
 // Mailer is an app.Mailer over HTTP. It is safe for concurrent use.
 type Mailer struct {
-	log    *slog.Logger
-	client *outside.Client
-	send   transport.Func[mailRequest, receipt]
+	log  *slog.Logger
+	send transport.Func[mailRequest, receipt]
 }
 
 var _ app.Mailer = (*Mailer)(nil)
@@ -62,9 +61,9 @@ type receipt struct {
 	ID string `json:"id"`
 }
 
-// NewMailer returns a client of the mail server at url.
-func NewMailer(url string, spans trace.TracerProvider, log *slog.Logger) (*Mailer, error) {
-	client, err := outside.New(outside.Config{Name: "mail server", URL: url, TracerProvider: spans})
+// NewMailer returns the service's client of the mail server at url.
+func NewMailer(svc *armature.Service, url string) (*Mailer, error) {
+	client, err := outside.For(svc, "mail server", url)
 	if err != nil {
 		return nil, err
 	}
@@ -72,11 +71,8 @@ func NewMailer(url string, spans trace.TracerProvider, log *slog.Logger) (*Maile
 	if err != nil {
 		return nil, err
 	}
-	return &Mailer{log: log, client: client, send: send}, nil
+	return &Mailer{log: svc.Logger, send: send}, nil
 }
-
-// Close gives idle connections back.
-func (m *Mailer) Close() { m.client.Close() }
 
 // Send is described by app.Mailer.
 func (m *Mailer) Send(ctx context.Context, key, to string, n domain.Notification) error {

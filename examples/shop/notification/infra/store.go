@@ -1,7 +1,7 @@
 // Package infra connects the notification service to its database, to the user service and to the mail server.
 //
 //	store := infra.NewStore(shared)                       // a database with the Schema
-//	mailer, err := infra.NewMailer(cfg.MailURL, svc.TracerProvider, svc.Logger)
+//	mailer, err := infra.NewMailer(svc, cfg.MailURL)
 //	notifications := app.New(store, infra.NewDirectory(users), mailer, infra.Resume)
 //
 // An order gets each kind of mail at most once, whatever is delivered how often: the table says so.

@@ -5,8 +5,7 @@ import (
 	"fmt"
 	"net/http"
 
-	"go.opentelemetry.io/otel/trace"
-
+	"github.com/armature-go/armature"
 	"github.com/armature-go/armature/examples/shop/outside"
 	"github.com/armature-go/armature/examples/shop/payment/app"
 	"github.com/armature-go/armature/examples/shop/payment/domain"
@@ -15,7 +14,6 @@ import (
 
 // Processor is an app.Processor over HTTP. It is safe for concurrent use.
 type Processor struct {
-	client *outside.Client
 	charge transport.Func[chargeRequest, effect]
 	refund transport.Func[refundRequest, effect]
 }
@@ -40,13 +38,13 @@ type effect struct {
 	ID string `json:"id"`
 }
 
-// NewProcessor returns a client of the card processor at url.
-func NewProcessor(url string, spans trace.TracerProvider) (*Processor, error) {
-	client, err := outside.New(outside.Config{Name: "card processor", URL: url, TracerProvider: spans})
+// NewProcessor returns the service's client of the card processor at url.
+func NewProcessor(svc *armature.Service, url string) (*Processor, error) {
+	client, err := outside.For(svc, "card processor", url)
 	if err != nil {
 		return nil, err
 	}
-	p := &Processor{client: client}
+	p := &Processor{}
 	if p.charge, err = outside.Post[chargeRequest, effect](client, "/charges"); err != nil {
 		return nil, err
 	}
@@ -55,9 +53,6 @@ func NewProcessor(url string, spans trace.TracerProvider) (*Processor, error) {
 	}
 	return p, nil
 }
-
-// Close gives idle connections back.
-func (c *Processor) Close() { c.client.Close() }
 
 // Charge is described by app.Processor.
 func (c *Processor) Charge(ctx context.Context, key string, p domain.Payment) (string, error) {

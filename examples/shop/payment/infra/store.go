@@ -2,7 +2,7 @@
 //
 //	shared, err := platform.OpenStore(ctx, svc, cfg, "payment", infra.Schema())
 //	store := infra.NewStore(shared)
-//	processor, err := infra.NewProcessor(cfg.CardURL, svc.TracerProvider)
+//	processor, err := infra.NewProcessor(svc, cfg.CardURL)
 //	payments := app.New(store, processor)
 //
 // Every change of state is one transaction: a conditional UPDATE, the event that tells it, and the mark of the call that

@@ -5,8 +5,7 @@ import (
 	"fmt"
 	"net/http"
 
-	"go.opentelemetry.io/otel/trace"
-
+	"github.com/armature-go/armature"
 	"github.com/armature-go/armature/examples/shop/outside"
 	"github.com/armature-go/armature/examples/shop/shipping/app"
 	"github.com/armature-go/armature/examples/shop/shipping/domain"
@@ -15,7 +14,6 @@ import (
 
 // Carrier is an app.Carrier over HTTP. It is safe for concurrent use.
 type Carrier struct {
-	client *outside.Client
 	book   transport.Func[bookRequest, booking]
 	cancel transport.Func[cancelRequest, booking]
 }
@@ -45,13 +43,13 @@ type booking struct {
 	Tracking string `json:"tracking,omitempty"`
 }
 
-// NewCarrier returns a client of the carrier at url.
-func NewCarrier(url string, spans trace.TracerProvider) (*Carrier, error) {
-	client, err := outside.New(outside.Config{Name: "carrier", URL: url, TracerProvider: spans})
+// NewCarrier returns the service's client of the carrier at url.
+func NewCarrier(svc *armature.Service, url string) (*Carrier, error) {
+	client, err := outside.For(svc, "carrier", url)
 	if err != nil {
 		return nil, err
 	}
-	c := &Carrier{client: client}
+	c := &Carrier{}
 	if c.book, err = outside.Post[bookRequest, booking](client, "/shipments"); err != nil {
 		return nil, err
 	}
@@ -60,9 +58,6 @@ func NewCarrier(url string, spans trace.TracerProvider) (*Carrier, error) {
 	}
 	return c, nil
 }
-
-// Close gives idle connections back.
-func (c *Carrier) Close() { c.client.Close() }
 
 // Book is described by app.Carrier.
 func (c *Carrier) Book(ctx context.Context, key string, s domain.Shipment) (string, error) {

@@ -2,7 +2,7 @@
 //
 //	shared, err := platform.OpenStore(ctx, svc, cfg, "shipping", infra.Schema())
 //	store := infra.NewStore(shared)
-//	carrier, err := infra.NewCarrier(cfg.CarrierURL, svc.TracerProvider)
+//	carrier, err := infra.NewCarrier(svc, cfg.CarrierURL)
 //	shipments := app.New(store, carrier)
 //
 // Every change of state is one transaction: a conditional UPDATE, the event that tells it, and the mark of the call that
