@@ -56,8 +56,10 @@ func Classify(ctx context.Context, err error) Outcome {
 	case errors.Is(err, ErrRejected) && !executed(err):
 		return Neutral
 	}
-	var coded interface{ StatusCode() int }
-	if errors.As(err, &coded) {
+	if coded, ok := errors.AsType[interface {
+		error
+		StatusCode() int
+	}](err); ok {
 		switch code := coded.StatusCode(); code {
 		case http.StatusRequestTimeout, http.StatusTooManyRequests, 499:
 			return Failure
@@ -73,23 +75,29 @@ func Classify(ctx context.Context, err error) Outcome {
 // The readers below are how errors cross package borders: by method, found
 // anywhere in the chain, the outermost first.
 
+type executionError interface {
+	error
+	NotExecuted() bool
+}
+
 func notExecuted(err error) bool {
-	var e interface{ NotExecuted() bool }
-	return errors.As(err, &e) && e.NotExecuted()
+	e, ok := errors.AsType[executionError](err)
+	return ok && e.NotExecuted()
 }
 
 // executed reports whether err says that the callee was reached, as the error of
 // several attempts may; it is not the opposite of notExecuted.
 func executed(err error) bool {
-	var e interface{ NotExecuted() bool }
-	return errors.As(err, &e) && !e.NotExecuted()
+	e, ok := errors.AsType[executionError](err)
+	return ok && !e.NotExecuted()
 }
 
 func retryAfter(err error) (time.Duration, bool) {
-	var e interface {
+	e, ok := errors.AsType[interface {
+		error
 		RetryAfter() (time.Duration, bool)
-	}
-	if !errors.As(err, &e) {
+	}](err)
+	if !ok {
 		return 0, false
 	}
 	d, ok := e.RetryAfter()
@@ -98,6 +106,9 @@ func retryAfter(err error) (time.Duration, bool) {
 
 // retryable reports what err says about itself; unknown errors may be retried.
 func retryable(err error) bool {
-	var e interface{ Retryable() bool }
-	return !errors.As(err, &e) || e.Retryable()
+	e, ok := errors.AsType[interface {
+		error
+		Retryable() bool
+	}](err)
+	return !ok || e.Retryable()
 }
