@@ -535,6 +535,7 @@ func TestOpenBackoffAtItsLimits(t *testing.T) {
 		{time.Second, time.Minute, -1, 1, time.Second},
 		{time.Second, time.Minute, 2, 1, time.Second},
 		{time.Second, forever, 1, 1 << 40, forever},
+		{time.Second, forever, 0, 1 << 40, forever},
 		{0, time.Minute, 1, 1 << 40, 0},
 		{time.Hour, time.Minute, 0, 1, time.Minute},
 	} {
@@ -753,7 +754,7 @@ func TestModeChangesTellOfTheStateTheyUncover(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var events []resilience.Event
 		b := must(resilience.NewBreaker(resilience.BreakerConfig{
-			Probes: 2, Observer: resilience.ObserverFunc(func(_ context.Context, e resilience.Event) {
+			Probes: 2, Mode: resilience.ForcedOpen, Observer: resilience.ObserverFunc(func(_ context.Context, e resilience.Event) {
 				e.Policy, e.Name = "", ""
 				events = append(events, e)
 			}),
@@ -768,7 +769,10 @@ func TestModeChangesTellOfTheStateTheyUncover(t *testing.T) {
 			}
 			events = nil
 		}
+		b.SetMode(resilience.ForcedOpen) // as it was made
+		want()
 		b.SetMode(resilience.ForcedClosed)
+		want(resilience.Event{From: resilience.Open})
 		b.Trip(10 * time.Second)
 		want()
 		time.Sleep(3 * time.Second)
