@@ -535,7 +535,7 @@ func TestOpenBackoffAtItsLimits(t *testing.T) {
 		{time.Second, time.Minute, -1, 1, time.Second},
 		{time.Second, time.Minute, 2, 1, time.Second},
 		{time.Second, forever, 1, 1 << 40, forever},
-		{time.Second, forever, 0, 1 << 40, forever},
+		{time.Second, forever, -1, 1 << 40, forever},
 		{0, time.Minute, 1, 1 << 40, 0},
 		{time.Hour, time.Minute, 0, 1, time.Minute},
 	} {
