@@ -64,7 +64,7 @@ fuzz: ## run every fuzz target, those of nested modules too, for FUZZTIME (defau
 	@set -e; for d in $$(git grep -l '^func Fuzz' -- '*_test.go' | xargs -n1 dirname | sort -u); do \
 	  m=$$d; while [ ! -f "$$m/go.mod" ]; do m=$$(dirname "$$m"); done; \
 	  for f in $$(sed -n 's/^func \(Fuzz[A-Za-z0-9_]*\)(.*/\1/p' $$d/*_test.go); do \
-	    echo "fuzz $$d $$f"; $(GO) -C "$$m" test "$(CURDIR)/$$d" -run='^$$' -fuzz="^$$f\$$" -fuzztime=$(FUZZTIME); done; done
+	    echo "fuzz $$d $$f"; $(GO) -C "$$m" test "$(CURDIR)/$$d" -run='^$$' -fuzz="^$$f\$$" -fuzztime=$(FUZZTIME) -fuzzminimizetime=1s; done; done
 
 peers: ## show that the peers' defects, which resilience keeps out, are still in the peers
 	$(GO) -C test/peers vet ./...

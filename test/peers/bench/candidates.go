@@ -113,15 +113,18 @@ func compositions(ctx context.Context, group string, bound, allocs float64, fn o
 		fsretry.NewBuilder[any]().WithMaxAttempts(attempts).WithBackoff(100*time.Millisecond, 10*time.Second).Build(),
 		fsbreaker.NewBuilder[any]().WithFailureRateThreshold(0.5, 20, window).WithDelay(5*time.Second).WithSuccessThreshold(3).Build(),
 		fsbulkhead.New[any](places),
-	).WithContext(ctx)
+	)
+	sameForAll := executor.WithContext(ctx)
 	withExecution := func(e failsafe.Execution[any]) error { return fn(e.Context()) }
 
 	nestedBreaker := gobreaker1.NewCircuitBreaker(gobreaker1.Settings{Interval: window, MaxRequests: 3, ReadyToTrip: halfOf20})
 	nestedPlaces := semaphore.NewWeighted(places)
 	return []row{
-		{group: group, name: reference, op: func() error { return executor.RunWithExecution(withExecution) }},
+		// A call has a context of its own: that of the request it is part of.
+		{group: group, name: reference, op: func() error { return executor.WithContext(ctx).RunWithExecution(withExecution) }},
 		{group: group, name: "ours", op: through(ctx, ours(nil), fn), against: reference, bound: bound, allocs: allocs},
 		{group: group, name: "ours, observed", op: through(ctx, ours(quiet), fn), against: reference},
+		{group: group, name: "failsafe-go, one context for all calls", op: func() error { return sameForAll.RunWithExecution(withExecution) }, against: reference},
 		{group: group, name: "nested by hand: WithTimeout, backoff v4, gobreaker v1, x/sync", against: reference, op: func() error {
 			ctx, cancel := context.WithTimeout(ctx, long)
 			defer cancel()
@@ -157,7 +160,7 @@ func breakers(ctx context.Context, fn operation) []row {
 	v2buckets := gobreaker2.NewCircuitBreaker[struct{}](gobreaker2.Settings{
 		Interval: window, BucketPeriod: window / buckets, ReadyToTrip: halfOf20v2,
 	})
-	executor := failsafe.With[any](fsbreaker.NewBuilder[any]().WithFailureRateThreshold(0.5, 20, window).Build()).WithContext(ctx)
+	executor := failsafe.With[any](fsbreaker.NewBuilder[any]().WithFailureRateThreshold(0.5, 20, window).Build())
 	execute2 := func(cb *gobreaker2.CircuitBreaker[struct{}]) func() error {
 		return func() error {
 			_, err := cb.Execute(func() (struct{}, error) { return struct{}{}, fn(ctx) })
@@ -184,7 +187,7 @@ func breakers(ctx context.Context, fn operation) []row {
 		}},
 		{group: group, name: "gobreaker v2", op: execute2(v2), against: reference},
 		{group: group, name: "gobreaker v2, buckets", op: execute2(v2buckets), against: reference},
-		{group: group, name: "failsafe-go", op: func() error { return executor.Run(func() error { return fn(ctx) }) }, against: reference},
+		{group: group, name: "failsafe-go", op: func() error { return executor.WithContext(ctx).Run(func() error { return fn(ctx) }) }, against: reference},
 	}
 }
 
@@ -203,7 +206,7 @@ func rejections(ctx context.Context, fn operation) []row {
 	}
 	open := fsbreaker.NewBuilder[any]().WithDelay(time.Hour).Build()
 	open.Open()
-	executor := failsafe.With[any](open).WithContext(ctx)
+	executor := failsafe.With[any](open)
 	ours := func(o resilience.Observer) func() error {
 		b := must(resilience.NewBreaker(resilience.BreakerConfig{Name: "bench", Observer: o}))
 		b.Trip(time.Hour)
@@ -220,7 +223,7 @@ func rejections(ctx context.Context, fn operation) []row {
 			_, err := v2.Execute(func() (struct{}, error) { return struct{}{}, fn(ctx) })
 			return err
 		}},
-		{group: group, name: "failsafe-go", want: anyError, op: func() error { return executor.Run(func() error { return fn(ctx) }) }, against: reference},
+		{group: group, name: "failsafe-go", want: anyError, op: func() error { return executor.WithContext(ctx).Run(func() error { return fn(ctx) }) }, against: reference},
 	}
 }
 
@@ -230,7 +233,7 @@ func retries(ctx context.Context, fn operation) []row {
 	ours := func(o resilience.Observer) func() error {
 		return through(ctx, must(resilience.NewRetry(resilience.RetryConfig{Name: "bench", MaxAttempts: attempts, Observer: o})), fn)
 	}
-	executor := failsafe.With[any](fsretry.NewBuilder[any]().WithBackoff(100*time.Millisecond, 10*time.Second).Build()).WithContext(ctx)
+	executor := failsafe.With[any](fsretry.NewBuilder[any]().WithBackoff(100*time.Millisecond, 10*time.Second).Build())
 	return []row{
 		// A BackOff must not be shared by calls that run at the same time, so each
 		// call makes its own.
@@ -247,7 +250,7 @@ func retries(ctx context.Context, fn operation) []row {
 			_, err := backoff5.Retry(ctx, func() (struct{}, error) { return struct{}{}, fn(ctx) }, backoff5.WithMaxTries(attempts))
 			return err
 		}},
-		{group: group, name: "failsafe-go", op: func() error { return executor.Run(func() error { return fn(ctx) }) }, against: reference},
+		{group: group, name: "failsafe-go", op: func() error { return executor.WithContext(ctx).Run(func() error { return fn(ctx) }) }, against: reference},
 		{group: group, name: "avast/retry-go", against: reference, op: func() error {
 			return avast.Do(func() error { return fn(ctx) }, avast.Context(ctx), avast.Attempts(attempts))
 		}},
@@ -263,7 +266,7 @@ func bulkheads(ctx context.Context, fn operation) []row {
 	bulkhead := must(resilience.NewBulkhead(resilience.BulkheadConfig{Name: "bench", Max: places}))
 	channel := make(chan struct{}, places)
 	weighted := semaphore.NewWeighted(places)
-	executor := failsafe.With[any](fsbulkhead.New[any](places)).WithContext(ctx)
+	executor := failsafe.With[any](fsbulkhead.New[any](places))
 	return []row{
 		// A panic must not take the place with it; ours does not lose it either.
 		{group: group, name: reference, op: func() error {
@@ -283,6 +286,6 @@ func bulkheads(ctx context.Context, fn operation) []row {
 			defer weighted.Release(1)
 			return fn(ctx)
 		}},
-		{group: group, name: "failsafe-go", op: func() error { return executor.Run(func() error { return fn(ctx) }) }, against: reference},
+		{group: group, name: "failsafe-go", op: func() error { return executor.WithContext(ctx).Run(func() error { return fn(ctx) }) }, against: reference},
 	}
 }

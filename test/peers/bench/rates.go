@@ -17,7 +17,7 @@ func rates(ctx context.Context) []row {
 	const (
 		group, reference = "rate limit, permit granted", "x/time/rate"
 		perSecond        = 100_000_000 // more than any candidate can ask for
-		burst            = 1_000_000
+		burst            = perSecond
 	)
 	allowed := func(ok bool) error {
 		if !ok {
