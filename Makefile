@@ -8,7 +8,7 @@ PROTOS       = $(shell find examples -name '*.proto' 2>/dev/null)
 PROTOC      ?= protoc
 
 .DEFAULT_GOAL := all
-.PHONY: all help fmt fmt-check vet lint lint-rules race test soak services examples generate generate-check fuzz fixture clean
+.PHONY: all help fmt fmt-check vet lint lint-rules race test soak services examples generate generate-check fuzz fixture peers bench-resilience clean
 
 all: fmt-check vet lint race examples ## format check, vet, lint, race tests, examples
 
@@ -58,10 +58,20 @@ generate: ## regenerate the protobuf code of the examples
 generate-check: generate ## fail when committed generated code is stale
 	@git diff --exit-code -- '*.pb.go'
 
-fuzz: ## run every fuzz target for FUZZTIME (default 5s each)
+# A nested module is its own world to the go command, so each target runs inside
+# the module that holds it.
+fuzz: ## run every fuzz target, those of nested modules too, for FUZZTIME (default 5s each)
 	@set -e; for d in $$(git grep -l '^func Fuzz' -- '*_test.go' | xargs -n1 dirname | sort -u); do \
+	  m=$$d; while [ ! -f "$$m/go.mod" ]; do m=$$(dirname "$$m"); done; \
 	  for f in $$(sed -n 's/^func \(Fuzz[A-Za-z0-9_]*\)(.*/\1/p' $$d/*_test.go); do \
-	    echo "fuzz $$d $$f"; $(GO) test "./$$d" -run='^$$' -fuzz="^$$f\$$" -fuzztime=$(FUZZTIME); done; done
+	    echo "fuzz $$d $$f"; $(GO) -C "$$m" test "$(CURDIR)/$$d" -run='^$$' -fuzz="^$$f\$$" -fuzztime=$(FUZZTIME) -fuzzminimizetime=1s; done; done
+
+peers: ## show that the peers' defects, which resilience keeps out, are still in the peers
+	$(GO) -C test/peers vet ./...
+	$(GO) -C test/peers test -race $(TEST_FLAGS) ./...
+
+bench-resilience: ## measure resilience against its peers; fails when it is slower than promised
+	$(GO) -C test/peers run ./bench $(BENCH_FLAGS)
 
 fixture: ## prove that a stranger's module which imports us tidies and builds
 	ARMATURE_REQUIRE_SERVICES=1 $(GO) test -count=1 -timeout=10m ./test/consumer

@@ -1,0 +1,7 @@
+//go:build !rates
+
+package main
+
+import "context"
+
+func rates(context.Context) []row { return nil }
