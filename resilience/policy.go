@@ -70,6 +70,13 @@ func (n Next) fork() operation               { return n.Fork() }
 func (n Next) adopt(fork operation)          { n.Adopt(fork.(Next)) }
 func (n Next) discard()                      { n.Discard() }
 
+// retain offers release to the operation; see retainer. False means that nobody
+// took it and the policy releases ctx itself.
+func (n Next) retain(ctx context.Context, release func()) bool {
+	r, ok := n.op.(retainer)
+	return ok && r.retain(ctx, release)
+}
+
 // operation is what Do and Call run: an interface rather than a func so that a
 // typed call carries its result without a closure.
 type operation interface {
@@ -80,6 +87,18 @@ type operation interface {
 	adopt(fork operation)
 	// discard disposes of a result that nobody will see.
 	discard()
+}
+
+// retainer is an operation whose result may need the context of its run for longer
+// than the run takes, as the body of an HTTP response does. A policy that made ctx
+// for an attempt offers its end, on the goroutine of the attempt and after the
+// attempt has returned, with or without an error. True means that the operation
+// calls release once: when the result is closed by its user, discarded, or replaced
+// by that of another run. Several policies may offer one each for the same result;
+// adopt takes those of the fork along. Until released, the deadline of ctx stays in
+// force. release may be called on any goroutine and does not block.
+type retainer interface {
+	retain(ctx context.Context, release func()) bool
 }
 
 type opFunc func(context.Context) error
