@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"time"
 )
 
@@ -13,16 +14,22 @@ var ErrTimeout = errors.New("resilience: timeout")
 // TimeoutError reports that the policy's own timeout fired. It matches
 // [ErrTimeout], [context.DeadlineExceeded] and the operation's error.
 type TimeoutError struct {
+	Name  string        // of the policy, may be empty
 	After time.Duration // the timeout that fired
 	Err   error         // what the operation returned when it noticed
 }
 
 // Error names the timeout and the operation's error, if that says more.
 func (e *TimeoutError) Error() string {
-	if e.Err == nil || e.Err == context.DeadlineExceeded {
-		return fmt.Sprintf("resilience: call: timed out after %v", e.After)
+	text := "resilience: call"
+	if e.Name != "" {
+		text += fmt.Sprintf(" %q", e.Name)
 	}
-	return fmt.Sprintf("resilience: call: timed out after %v: %v", e.After, e.Err)
+	text += fmt.Sprintf(": timed out after %v", e.After)
+	if e.Err == nil || e.Err == context.DeadlineExceeded {
+		return text
+	}
+	return text + ": " + e.Err.Error()
 }
 
 // Is matches ErrTimeout.
@@ -50,10 +57,21 @@ func (e *TimeoutError) RetryAfter() (time.Duration, bool) { return 0, false }
 func (e *TimeoutError) NotExecuted() bool { return notExecuted(e.Err) }
 
 // Timeout bounds what is inside it: the whole call when it is the outermost
-// policy, each attempt when it sits inside a retry. Safe for concurrent use.
+// policy, each attempt when it sits inside a retry. Safe for concurrent use. A call
+// costs one allocation, and a timer only if the operation waits for its context.
 type Timeout struct {
-	d     time.Duration
-	cause *TimeoutError
+	d        time.Duration
+	name     string
+	observer Observer
+	cause    *TimeoutError
+	calls    atomic.Uint64
+	fired    atomic.Uint64
+}
+
+// TimeoutStats are the totals of a [Timeout] since it was made.
+type TimeoutStats struct {
+	Calls uint64
+	Fired uint64 // calls that failed because of it
 }
 
 // NewTimeout returns a policy that gives the operation d, which must be positive.
@@ -64,24 +82,54 @@ func NewTimeout(d time.Duration) (*Timeout, error) {
 	return &Timeout{d: d, cause: &TimeoutError{After: d}}, nil
 }
 
+// With returns a timeout of the same duration with a name for errors and Describe
+// and an observer, which may be nil, to be told each time it fires. It counts by
+// itself, and t stays as it is.
+func (t *Timeout) With(name string, o Observer) *Timeout {
+	return &Timeout{d: t.d, name: name, observer: o, cause: &TimeoutError{Name: name, After: t.d}}
+}
+
+// Name returns the name given to With.
+func (t *Timeout) Name() string { return t.name }
+
+// Stats returns a view of the moment.
+func (t *Timeout) Stats() TimeoutStats {
+	return TimeoutStats{Fired: t.fired.Load(), Calls: t.calls.Load()}
+}
+
 // Run gives next a context whose Deadline is at most d away, so that transports
 // can tell the callee. It waits for next to return; a result that arrives in
 // spite of the timeout is kept. When the caller's deadline is the earlier one the
-// context is passed on as it is and the caller's error stays the caller's.
+// context is passed on as it is and the caller's error stays the caller's. A panic
+// passes through.
 func (t *Timeout) Run(ctx context.Context, next Next) error {
-	if deadline, ok := ctx.Deadline(); ok && time.Until(deadline) <= t.d {
+	t.calls.Add(1)
+	deadline := time.Now().Add(t.d)
+	if earlier, ok := ctx.Deadline(); ok && !earlier.After(deadline) {
 		return next.Run(ctx)
 	}
-	inner, cancel := context.WithTimeoutCause(ctx, t.d, t.cause)
-	defer cancel()
+	inner := &deadlineContext{parent: ctx, deadline: deadline, cause: t.cause}
+	kept := false
+	defer func() {
+		if !kept {
+			inner.end()
+		}
+	}()
 	err := next.Run(inner)
 	if err != nil && context.Cause(inner) == error(t.cause) {
-		return &TimeoutError{After: t.d, Err: err}
+		err = &TimeoutError{Name: t.name, After: t.d, Err: err}
+		t.fired.Add(1)
+		if t.observer != nil {
+			t.observer.On(ctx, Event{Kind: EventTimeout, Policy: "timeout", Name: t.name, Duration: t.d, Err: err})
+		}
+	}
+	if r, ok := next.op.(retainer); ok {
+		kept = r.retain(inner, inner.end)
 	}
 	return err
 }
 
 // Describe reports the timeout.
 func (t *Timeout) Describe() Description {
-	return Description{Kind: "timeout", Settings: []Setting{setting("after", t.d)}}
+	return Description{Kind: "timeout", Name: t.name, Settings: []Setting{setting("after", t.d)}}
 }

@@ -66,13 +66,19 @@ func TestTimeoutErrorSaysWhetherTheCalleeWasReached(t *testing.T) {
 		timeout := must(resilience.NewTimeout(time.Second))
 		policy := resilience.Chain(timeout, bulkhead)
 
-		go func() { _ = resilience.Do(context.Background(), policy, waits) }()
+		go func() {
+			_ = resilience.Do(context.Background(), bulkhead, func(context.Context) error {
+				time.Sleep(2 * time.Second)
+				return nil
+			})
+		}()
 		synctest.Wait()
 		err := do(t, policy, works)
 		var late *resilience.TimeoutError
 		if !errors.As(err, &late) || !late.NotExecuted() || !late.Retryable() || !late.Timeout() {
 			t.Errorf("timed out in the queue: %v", err)
 		}
+		time.Sleep(2 * time.Second)
 		synctest.Wait()
 		err = do(t, policy, waits)
 		if !errors.As(err, &late) || late.NotExecuted() {
