@@ -125,21 +125,25 @@ type measurement struct {
 }
 
 const (
-	measureTime     = 100 * time.Millisecond
-	measureCalls    = 10
-	shrink          = 0.9
-	firstProbe      = time.Second
-	mostBetween     = 30 * time.Second
-	probedShare     = 4
-	longWindows     = 600 // span of Gradient2's long average
-	warmUpWindows   = 10
-	tolerated       = 1.5 // times the long average
-	queueAllowed    = 4
-	gradientWeight  = 0.2
-	vegasAlpha      = 3
-	vegasBeta       = 6
-	failuresPerTen  = 1
-	adaptiveDefault = 20
+	// A measurement.
+	measureTime  = 100 * time.Millisecond
+	measureCalls = 10
+	shrink       = 0.9 // by an overload, for all algorithms
+
+	// Vegas: bounds of what may queue, in units of log10(limit), and probes of the
+	// unloaded time.
+	vegasAlpha   = 3
+	vegasBeta    = 6
+	probeShare   = 4
+	firstProbe   = time.Second
+	probeAtLeast = 30 * time.Second
+
+	// Gradient2, with the values of its source.
+	longWindows    = 600
+	warmUpWindows  = 10
+	tolerance      = 1.5
+	queueAllowed   = 4
+	gradientWeight = 0.2
 )
 
 // NewAdaptive returns an adaptive limit at cfg.Initial.
@@ -170,7 +174,7 @@ func NewAdaptive(cfg AdaptiveConfig) (*Adaptive, error) {
 		cfg.Max = max(1000, cfg.Min)
 	}
 	if cfg.Initial == 0 {
-		cfg.Initial = min(max(adaptiveDefault, cfg.Min), cfg.Max)
+		cfg.Initial = min(max(20, cfg.Min), cfg.Max)
 	}
 	switch {
 	case cfg.Min > cfg.Max:
@@ -259,11 +263,11 @@ func (a *Adaptive) next(now time.Duration) float64 {
 	probed := a.probing
 	if probed {
 		limit, a.probing = a.held, false
-		a.probeEvery = min(2*a.probeEvery, mostBetween)
+		a.probeEvery = min(2*a.probeEvery, probeAtLeast)
 		a.probeAt = now + a.probeEvery
 	}
 	switch {
-	case 10*m.failed >= failuresPerTen*(m.good+m.failed),
+	case 10*m.failed >= m.good+m.failed,
 		a.cfg.MaxHealthyRTT > 0 && a.rtt > float64(a.cfg.MaxHealthyRTT) && m.good > 0:
 		return limit * shrink
 	case probed:
@@ -273,7 +277,7 @@ func (a *Adaptive) next(now time.Duration) float64 {
 	used := 2*float64(m.peak) >= limit
 	if used && a.cfg.Algorithm == Vegas && now >= a.probeAt {
 		a.probing, a.held = true, limit
-		return limit / probedShare
+		return limit / probeShare
 	}
 	var wish float64
 	switch a.cfg.Algorithm {
@@ -325,7 +329,7 @@ func (a *Adaptive) gradient2(limit float64) float64 {
 	}
 	gradient := 1.0
 	if a.rtt > 0 {
-		gradient = max(0.5, min(1, tolerated*a.minRTT/a.rtt))
+		gradient = max(0.5, min(1, tolerance*a.minRTT/a.rtt))
 	}
 	return limit*(1-gradientWeight) + (limit*gradient+queueAllowed)*gradientWeight
 }

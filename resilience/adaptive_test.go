@@ -267,9 +267,11 @@ func TestAdaptiveRejects(t *testing.T) {
 		if got, want := err.Error(), `resilience: enter adaptive "db": full`; got != want {
 			t.Errorf("text = %q, want %q", got, want)
 		}
+		mu.Lock()
 		if len(events) != 1 || events[0].Policy != "adaptive" || events[0].Kind != resilience.EventRejected || events[0].Err != err {
 			t.Errorf("events = %+v", events)
 		}
+		mu.Unlock()
 		time.Sleep(time.Second)
 		synctest.Wait()
 		if err := c.err("waits"); !errors.Is(err, resilience.ErrFull) || a.Stats().Rejected != 2 || a.Name() != "db" {

@@ -365,7 +365,7 @@ func (b *Bulkhead) begin(cfg *BulkheadConfig) {
 // giveBack undoes the start of a caller that was gone by then, its turn included.
 func (b *Bulkhead) giveBack(w *waiter) {
 	b.places.Add(-1)
-	if b.last == w.start {
+	if b.last.Equal(w.start) {
 		b.last = w.before
 	}
 }

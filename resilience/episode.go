@@ -54,7 +54,7 @@ func probesNeeded(n int, share float64) int {
 	if float64(k-1)/float64(n) >= share { // 0.55*100 is a little more than 55
 		k--
 	}
-	return max(1, k)
+	return k
 }
 
 // left is the time until probes are admitted.

@@ -50,7 +50,7 @@ type HedgeStats struct {
 	Delay  time.Duration
 }
 
-// HedgeError reports that several attempts were made and all failed. It matches,
+// HedgeError reports that several attempts failed and none succeeded. It matches,
 // with [errors.Is] and [errors.As], the error of each, the last one first.
 type HedgeError struct {
 	Name string
@@ -64,7 +64,7 @@ func (e *HedgeError) Error() string {
 	if e.Name != "" {
 		fmt.Fprintf(&b, " %q", e.Name)
 	}
-	fmt.Fprintf(&b, ": all %d attempts failed", len(e.Errs))
+	fmt.Fprintf(&b, ": %d attempts failed", len(e.Errs))
 	if last := e.last(); last != nil {
 		fmt.Fprintf(&b, ": %v", last)
 	}

@@ -84,7 +84,8 @@ func TestRetry(t *testing.T) {
 					defer cancel()
 				}
 				n, start := 0, time.Now()
-				err := resilience.Do(ctx, must(resilience.NewRetry(tt.cfg)), script(&n, tt.errs...))
+				retry := must(resilience.NewRetry(tt.cfg))
+				err := resilience.Do(ctx, retry, script(&n, tt.errs...))
 				if n != tt.attempts || time.Since(start) != tt.took {
 					t.Errorf("%d attempts in %v, want %d in %v", n, time.Since(start), tt.attempts, tt.took)
 				}
@@ -100,6 +101,24 @@ func TestRetry(t *testing.T) {
 				}
 				if failed.Reason != tt.reason || failed.Attempts != n || len(failed.Errs) != n {
 					t.Errorf("failed = %+v, want reason %q", failed, tt.reason)
+				}
+				stats, ended := retry.Stats(), resilience.RetryStats{Calls: 1, Retries: uint64(n) - 1}
+				switch tt.reason {
+				case resilience.StopAttempts:
+					ended.Exhausted = 1
+				case resilience.StopNotRetryable:
+					ended.NotRetryable = 1
+				case resilience.StopDeadline:
+					ended.Deadline = 1
+				case resilience.StopElapsed:
+					ended.Elapsed = 1
+				case resilience.StopRetryAfter:
+					ended.RetryAfter = 1
+				case resilience.StopBackoff:
+					ended.Backoff = 1
+				}
+				if stats != ended {
+					t.Errorf("stats = %+v, want %+v", stats, ended)
 				}
 				if !errors.Is(err, failed.Errs[n-1]) || !errors.Is(err, failed.Errs[0]) {
 					t.Errorf("%v does not match every attempt", err)
@@ -194,55 +213,91 @@ func TestRetryNumbersItsAttempts(t *testing.T) {
 	}
 }
 
-func TestRetryTellsBeforeItWaits(t *testing.T) {
+func TestRetryTellsWhatItDoes(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		var told []string
 		retry := must(resilience.NewRetry(resilience.RetryConfig{
 			Backoff: resilience.Exponential(time.Second, time.Minute, resilience.NoJitter),
 			Observer: resilience.ObserverFunc(func(_ context.Context, c resilience.Event) {
-				told = append(told, fmt.Sprint(c.Attempt, " ", c.Err, " ", c.Duration))
+				told = append(told, fmt.Sprint(c.Kind, " ", c.Attempt, " ", c.Duration))
 			}),
 		}))
 		_ = do(t, retry, fails)
-		if want := []string{"1 payment: down 1s", "2 payment: down 2s"}; !slices.Equal(told, want) {
+		_ = do(t, retry, func(context.Context) error { return hint{} }) // final at once: nothing to tell
+		if want := []string{"retry 1 1s", "retry 2 2s", "retries ended 3 0s"}; !slices.Equal(told, want) {
 			t.Errorf("told %v, want %v", told, want)
 		}
 	})
 }
 
-func TestExponential(t *testing.T) {
+func TestRetryRemembersTheFirstAndTheLastErrors(t *testing.T) {
 	t.Parallel()
-	exact := []time.Duration{100, 200, 400, 500, 500}
-	for _, tt := range []struct {
-		name   string
-		jitter resilience.Jitter
-		low    func(time.Duration) time.Duration
-	}{
-		{"none", resilience.NoJitter, func(d time.Duration) time.Duration { return d }},
-		{"equal", resilience.EqualJitter, func(d time.Duration) time.Duration { return d / 2 }},
-		{"full", resilience.FullJitter, func(time.Duration) time.Duration { return 0 }},
-	} {
-		t.Run(tt.name, func(t *testing.T) {
-			t.Parallel()
-			spread := map[time.Duration]bool{}
-			for range 200 {
-				delays := resilience.Exponential(100, 500, tt.jitter)()
-				for i, d := range exact {
-					got := delays.NextBackOff()
-					if got < tt.low(d) || got > d {
-						t.Fatalf("delay %d = %d, want within %d and %d", i, got, tt.low(d), d)
-					}
-					spread[got] = true
-				}
-				delays.Reset()
-				if got := delays.NextBackOff(); got > 100 {
-					t.Fatalf("after Reset: %d", got)
-				}
-			}
-			if wide := len(spread) > 10; wide != (tt.jitter != resilience.NoJitter) {
-				t.Errorf("%d different delays", len(spread))
-			}
-		})
+	retry := must(resilience.NewRetry(resilience.RetryConfig{MaxAttempts: 1000, Backoff: resilience.Fixed(0)}))
+	n := 0
+	err := do(t, retry, func(context.Context) error {
+		n++
+		return hint{retryable: true, notExecuted: n != 500, after: time.Duration(n)}
+	})
+	var failed *resilience.RetryError
+	if !errors.As(err, &failed) || failed.Attempts != 1000 {
+		t.Fatal(err)
 	}
+	var kept []int
+	for _, err := range failed.Errs {
+		kept = append(kept, int(err.(hint).after))
+	}
+	want := []int{1, 2, 3, 4, 5, 6, 7, 8, 993, 994, 995, 996, 997, 998, 999, 1000}
+	if !slices.Equal(kept, want) {
+		t.Errorf("kept %v, want %v", kept, want)
+	}
+	if failed.NotExecuted() {
+		t.Error("attempt 500 reached the callee and is forgotten")
+	}
+}
+
+func TestRetryCountsRecoveriesAndDeadContexts(t *testing.T) {
+	t.Parallel()
+	retry := must(resilience.NewRetry(resilience.RetryConfig{Name: "charge", Backoff: resilience.Fixed(0)}))
+	n := 0
+	_ = do(t, retry, works)
+	_ = do(t, retry, script(&n, errDown, errDown))
+	_ = do(t, retry, func(context.Context) error { return hint{} })
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	_ = resilience.Do(ctx, retry, works)
+	if got, want := retry.Stats(), (resilience.RetryStats{Calls: 4, Retries: 2, Recovered: 1, NotRetryable: 1, Context: 1}); got != want {
+		t.Errorf("stats = %+v, want %+v", got, want)
+	}
+	if retry.Name() != "charge" {
+		t.Error(retry.Name())
+	}
+}
+
+func TestRetryStopsWhenTheBudgetIsSpent(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		budget := must(resilience.NewBudget(resilience.BudgetConfig{Ratio: 0.5, MinPerSecond: 0.1}))
+		retry := must(resilience.NewRetry(resilience.RetryConfig{Budget: budget, Backoff: second}))
+		// One retry of the minimum and one of two calls: the third call gets half of one.
+		var attempts []int
+		for range 3 {
+			n := 0
+			err := do(t, retry, script(&n, errDown, errDown, errDown))
+			attempts = append(attempts, n)
+			var failed *resilience.RetryError
+			if !errors.As(err, &failed) || failed.Reason != resilience.StopBudget {
+				t.Errorf("error = %v", err)
+			}
+		}
+		if want := []int{2, 2, 1}; !slices.Equal(attempts, want) {
+			t.Errorf("attempts = %v, want %v", attempts, want)
+		}
+		if s := retry.Stats(); s.Budget != 3 || s.Retries != 2 {
+			t.Errorf("stats = %+v", s)
+		}
+		if s := budget.Stats(); s.Taken != 2 || s.Refused != 3 || s.Calls != 3 || s.Extra != 2 {
+			t.Errorf("budget = %+v", s)
+		}
+	})
 }

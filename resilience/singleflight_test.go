@@ -146,8 +146,9 @@ func TestSingleFlightPanicReachesEveryCaller(t *testing.T) {
 				for range 3 {
 					wg.Go(func() {
 						defer func() {
-							if recover() == any(errDown) {
-								panicked.Add(1)
+							p, ok := recover().(*resilience.FlightPanic)
+							if ok && p.Value == any(errDown) && errors.Is(p, errDown) && strings.Contains(p.Error(), "TestSingleFlightPanic") {
+								panicked.Add(1) // and says where it was raised
 							}
 						}()
 						if n, err := s.Do(context.Background(), 1); n == 0 && err != nil {
