@@ -21,6 +21,7 @@ var guideImports = map[string]string{
 	"errors":         "errors",
 	"fmt":            "fmt",
 	"http":           "net/http",
+	"netip":          "net/netip",
 	"slog":           "log/slog",
 	"synctest":       "testing/synctest",
 	"testing":        "testing",
