@@ -140,7 +140,7 @@ func play(ctx context.Context, c *client, screen *screen, now *atomic.Pointer[ph
 func flaky(now *atomic.Pointer[phase], second time.Duration) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		p := now.Load()
-		wait := time.NewTimer(p.takes * second / time.Second)
+		wait := time.NewTimer(time.Duration(float64(p.takes) * second.Seconds()))
 		defer wait.Stop()
 		select {
 		case <-wait.C:
