@@ -45,8 +45,9 @@ soak: services ## the shop under 200 kills for each database, its supervisor kil
 services: ## install the servers the tests drive, where they are missing
 	@scripts/services.sh
 
-examples: ## run the quick start
+examples: ## run the quick start and the resilience demonstration
 	$(GO) run ./examples/quickstart
+	$(GO) run ./examples/resilience -fast
 
 generate: ## regenerate the protobuf code of the examples
 	@mkdir -p .cache/bin

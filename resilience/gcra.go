@@ -48,12 +48,15 @@ func newMeter(limit RateLimit, epoch time.Time) *meter {
 	}
 	m.permit, m.capacity = 1<<k, int64(limit.Burst)<<k
 	scaled := rate << k
-	m.ratio, _ = bits.Div64(scaled>>1, scaled<<63, per)
+	var rest uint64
+	if m.ratio, rest = bits.Div64(scaled>>1, scaled<<63, per); rest > 0 {
+		m.ratio++ // so that a whole period is never a unit short
+	}
 	return m
 }
 
-// at is the clock in units at an instant. Rounding the ratio down loses less than
-// one unit in 2^63.
+// at is the clock in units at an instant. The ratio, rounded up, wins less than one
+// unit in 2^63.
 func (m *meter) at(now time.Duration) int64 {
 	if m.ratio == 0 {
 		return (m.phase + int64(now)) / int64(m.limit.Per) * int64(m.limit.Rate)

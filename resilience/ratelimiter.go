@@ -383,15 +383,20 @@ func (l *RateLimiter) Stats() RateStats {
 	return s
 }
 
-// countAllowed adds what the word of the bucket counts. The step from there to
-// allowed is not atomic; a reader in between must not see the sum go back.
+// countAllowed adds what the word of the bucket counts. A grant that carries from
+// there to allowed does so in two steps; a reader in between must not see the sum
+// jump ahead or go back.
 func (l *RateLimiter) countAllowed() uint64 {
-	word := l.bucket.Load().word.Load()
-	for word == frozen {
-		l.awaitUpdate()
-		word = l.bucket.Load().word.Load()
+	var sum uint64
+	for {
+		allowed, word := l.allowed.Load(), l.bucket.Load().word.Load()
+		if word == frozen {
+			l.awaitUpdate()
+		} else if l.allowed.Load() == allowed {
+			sum = allowed + uint64(word&countMask)
+			break
+		}
 	}
-	sum := l.allowed.Load() + uint64(word&countMask)
 	for {
 		shown := l.shown.Load()
 		if sum <= shown || l.shown.CompareAndSwap(shown, sum) {

@@ -76,6 +76,45 @@ postgres() {
 	return 1
 }
 
+apt_install_redis() {
+	# The package would start a server on port 6379, which nobody asked for: a policy
+	# of 101 forbids services to start, unless the administrator has one of their own.
+	policy=/usr/sbin/policy-rc.d ours=
+	if [ ! -e "$policy" ]; then
+		printf '#!/bin/sh\nexit 101\n' | as_root tee "$policy" >/dev/null &&
+			as_root chmod 755 "$policy" && ours=yes
+	fi
+	as_root env DEBIAN_FRONTEND=noninteractive apt-get update -q &&
+		as_root env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends redis-server
+	status=$?
+	[ -z "$ours" ] || as_root rm -f "$policy"
+	return "$status"
+}
+
+redis() {
+	if [ -n "${ARMATURE_REDIS_URL:-}" ]; then
+		say "Redis: the one ARMATURE_REDIS_URL names"
+		return 0
+	fi
+	if ! have redis-server; then
+		if have apt-get && can_be_root; then
+			say "Redis: missing, installing with apt-get"
+			apt_install_redis || say "Redis: apt-get failed"
+		elif have brew; then
+			say "Redis: missing, installing with Homebrew"
+			brew install redis || say "Redis: brew failed"
+		fi
+	fi
+	if have redis-server; then
+		say "Redis: present in $(dirname "$(command -v redis-server)")"
+		return 0
+	fi
+	say "Redis: missing. Install redis-server with your package manager"
+	say "  (Debian: apt-get install redis-server; Fedora: dnf install redis; macOS: brew install redis)"
+	say "  or export ARMATURE_REDIS_URL=redis://host:6379/0"
+	return 1
+}
+
 # strace makes a disk fail for one process. Without it, and on other systems, the
 # tests of failing disks skip, so a missing one is no error.
 strace_tool() {
@@ -92,5 +131,8 @@ strace_tool() {
 	fi
 }
 
-postgres
+failed=0
+postgres || failed=1
+redis || failed=1
 strace_tool
+exit "$failed"

@@ -32,8 +32,8 @@ func (s status) StatusCode() int { return int(s) }
 
 // newClient makes the policies, outermost first. Their times are those of a client
 // in earnest, divided as much as second is.
-func newClient(url string, second time.Duration, screen *screen) (*client, error) {
-	c := &client{url: url, http: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 50}}}
+func newClient(url string, doer *http.Client, second time.Duration, screen *screen) (*client, error) {
+	c := &client{url: url, http: doer}
 	observer := resilience.ObserverFunc(func(_ context.Context, e resilience.Event) {
 		switch e.Kind {
 		case resilience.EventRetry:

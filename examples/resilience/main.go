@@ -33,7 +33,11 @@ func main() {
 	fast := flag.Bool("fast", false, "five times as fast")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
-	err := run(ctx, os.Stdout, *fast)
+	second := time.Second
+	if *fast {
+		second /= 5
+	}
+	err := run(ctx, os.Stdout, loopback{new(net.Dialer)}, second)
 	stop()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -56,25 +60,36 @@ var phases = []phase{
 	{"recovering", 5 * time.Millisecond, false, 4},
 }
 
-func run(ctx context.Context, out io.Writer, fast bool) error {
-	second := time.Second
-	if fast {
-		second /= 5
-	}
+// network is where servers listen: the loopback, or memory in a test whose time is
+// virtual.
+type network interface {
+	Listen() (net.Listener, error)
+	DialContext(ctx context.Context, network, address string) (net.Conn, error)
+}
+
+type loopback struct{ *net.Dialer }
+
+func (loopback) Listen() (net.Listener, error) {
+	return (&net.ListenConfig{}).Listen(context.Background(), "tcp", "127.0.0.1:0")
+}
+
+// run plays all phases; second is how long a second lasts.
+func run(ctx context.Context, out io.Writer, network network, second time.Duration) error {
 	var now atomic.Pointer[phase]
 	now.Store(&phases[0])
-	dependency, err := serve(flaky(&now, second))
+	dependency, err := serve(network, flaky(&now, second))
 	if err != nil {
 		return err
 	}
 	defer dependency.Close()
 
 	screen := &screen{out: out}
-	client, err := newClient("http://"+dependency.Addr, second, screen)
+	transport := &http.Transport{DialContext: network.DialContext, MaxIdleConnsPerHost: 50}
+	defer transport.CloseIdleConnections()
+	client, err := newClient("http://"+dependency.Addr, &http.Client{Transport: transport}, second, screen)
 	if err != nil {
 		return err
 	}
-	defer client.http.CloseIdleConnections()
 	metrics, err := promresilience.New(client.policy)
 	if err != nil {
 		return err
@@ -84,7 +99,7 @@ func run(ctx context.Context, out io.Writer, fast bool) error {
 	}
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(metrics)
-	admin, err := serve(promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
+	admin, err := serve(network, promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
 	if err != nil {
 		return err
 	}
@@ -94,8 +109,8 @@ func run(ctx context.Context, out io.Writer, fast bool) error {
 	if err := play(ctx, client, screen, &now, second); err != nil {
 		return err
 	}
-	return screen.metrics(ctx, "http://"+admin.Addr+"/metrics",
-		"breaker_calls_total", "breaker_opened_total", "budget_refused_total", "hedge_won_total", "rejections_total")
+	return screen.metrics(ctx, client.http, "http://"+admin.Addr+"/metrics",
+		"breaker_calls_total", "breaker_opened_total", "budget_refused_total", "hedge_hedges_total", "rejections_total")
 }
 
 // play sends 60 calls a second through all phases and prints a row per second.
@@ -125,7 +140,7 @@ func play(ctx context.Context, c *client, screen *screen, now *atomic.Pointer[ph
 func flaky(now *atomic.Pointer[phase], second time.Duration) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		p := now.Load()
-		wait := time.NewTimer(p.takes * second / time.Second)
+		wait := time.NewTimer(time.Duration(float64(p.takes) * second.Seconds()))
 		defer wait.Stop()
 		select {
 		case <-wait.C:
@@ -140,9 +155,9 @@ func flaky(now *atomic.Pointer[phase], second time.Duration) http.Handler {
 	})
 }
 
-// serve starts a server on a free port of the loopback.
-func serve(h http.Handler) (*http.Server, error) {
-	listener, err := (&net.ListenConfig{}).Listen(context.Background(), "tcp", "127.0.0.1:0")
+// serve starts a server on a free port.
+func serve(network network, h http.Handler) (*http.Server, error) {
+	listener, err := network.Listen()
 	if err != nil {
 		return nil, fmt.Errorf("listen: %w", err)
 	}
@@ -152,16 +167,15 @@ func serve(h http.Handler) (*http.Server, error) {
 }
 
 // metrics prints the series of some metrics as Prometheus would read them.
-func (s *screen) metrics(ctx context.Context, url string, names ...string) error {
+func (s *screen) metrics(ctx context.Context, client *http.Client, url string, names ...string) error {
 	req, err := http.NewRequestWithContext(context.WithoutCancel(ctx), http.MethodGet, url, nil)
 	if err != nil {
 		return err
 	}
-	resp, err := http.DefaultClient.Do(req)
+	resp, err := client.Do(req)
 	if err != nil {
 		return err
 	}
-	defer http.DefaultClient.CloseIdleConnections()
 	defer resp.Body.Close()
 	s.printf("\nfrom /metrics:\n")
 	lines := bufio.NewScanner(resp.Body)

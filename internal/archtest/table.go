@@ -124,6 +124,7 @@ func Required() []string {
 		"discovery",
 		"discovery/static",
 		"examples/quickstart",
+		"examples/resilience",
 		"examples/shop",
 		"flow",
 		"internal/failpoint",

@@ -11,29 +11,72 @@ import (
 	"os/user"
 	"path/filepath"
 	"strconv"
+	"sync"
 	"syscall"
 	"time"
 )
 
-// supervise holds the server by its standard input: the read ends when the test
-// process is gone, whatever ended it, on every Unix alike. (Linux could send a
-// signal on the parent's death, but ties it to one thread and leaves the folder.)
-// SIGQUIT is PostgreSQL's immediate shutdown; nothing here deserves a checkpoint.
+// supervise runs the command that follows folder and signal, and holds it by its
+// standard input: the read ends when the test process is gone, whatever ended it,
+// on every Unix alike. (Linux could send a signal on the parent's death, but ties
+// it to one thread and leaves the folder.) Nothing here deserves a clean shutdown.
 const supervise = `
-"$1" -D "$2/data" -p "$3" -F \
-	-c listen_addresses=127.0.0.1 -c unix_socket_directories= -c max_connections=200 \
-	-c shared_buffers=32MB -c synchronous_commit=off -c full_page_writes=off -c autovacuum=off \
-	</dev/null >"$2/log" 2>&1 &
+folder=$1 signal=$2
+shift 2
+"$@" </dev/null >"$folder/log" 2>&1 &
 pid=$!
 read -r parent_gone || :
-kill -QUIT "$pid" 2>/dev/null
+kill -"$signal" "$pid" 2>/dev/null
 wait "$pid"
-cd / && rm -rf "$2"
+cd / && rm -rf "$folder"
 `
+
+// child is a private server, held by the write end of a pipe.
+type child struct {
+	command *exec.Cmd
+	pipe    *os.File
+}
+
+// spawn starts a server that lives at most as long as this process. folder is
+// removed when it ends.
+func spawn(folder, signal string, account *syscall.Credential, server ...string) (*child, error) {
+	read, write, err := os.Pipe()
+	if err != nil {
+		return nil, fmt.Errorf("make pipe: %w", err)
+	}
+	defer read.Close()
+	// No output pipes: "go test" waits for every holder of its own.
+	//nolint:noctx // it lives until this process ends: supervise sees to that
+	command := exec.Command("/bin/sh", append([]string{"-c", supervise, "sh", folder, signal}, server...)...)
+	command.Dir, command.Stdin = folder, read
+	command.SysProcAttr = attributes(account)
+	command.Env = environment(folder)
+	if err := command.Start(); err != nil {
+		_ = write.Close()
+		return nil, fmt.Errorf("start: %w", err)
+	}
+	return &child{command: command, pipe: write}, nil
+}
+
+// stop ends the server and waits for it.
+func (c *child) stop() {
+	_ = c.pipe.Close()
+	_ = c.command.Wait() // it was killed, and says so
+}
 
 // hold keeps the write ends of the pipes reachable for the life of the process;
 // a collected *os.File closes its descriptor and would stop the server.
-var hold []*os.File
+var hold struct {
+	sync.Mutex
+
+	pipes []*os.File
+}
+
+func holdOpen(c *child) {
+	hold.Lock()
+	defer hold.Unlock()
+	hold.pipes = append(hold.pipes, c.pipe)
+}
 
 func startChild(folder string) (string, error) {
 	account, err := serverAccount()
@@ -71,26 +114,19 @@ func startChild(folder string) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("find a free port: %w", err)
 	}
-	read, write, err := os.Pipe()
+	// SIGQUIT is PostgreSQL's immediate shutdown.
+	server, err := spawn(dir, "QUIT", account, filepath.Join(folder, "postgres"),
+		"-D", filepath.Join(dir, "data"), "-p", strconv.Itoa(port), "-F",
+		"-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories=", "-c", "max_connections=200",
+		"-c", "shared_buffers=32MB", "-c", "synchronous_commit=off", "-c", "full_page_writes=off", "-c", "autovacuum=off")
 	if err != nil {
-		return "", fmt.Errorf("make pipe: %w", err)
-	}
-	defer read.Close()
-	// No output pipes: "go test" waits for every holder of its own.
-	//nolint:noctx // it lives until this process ends: supervise sees to that
-	server := exec.Command("/bin/sh", "-c", supervise, "sh", filepath.Join(folder, "postgres"), dir, strconv.Itoa(port))
-	server.Dir, server.Stdin = dir, read
-	server.SysProcAttr = attributes(account)
-	server.Env = environment(dir)
-	if err := server.Start(); err != nil {
-		_ = write.Close()
-		return "", fmt.Errorf("start: %w", err)
+		return "", err
 	}
 
 	address := fmt.Sprintf("postgres://postgres@127.0.0.1:%d/postgres?sslmode=disable", port)
 	pidfile := filepath.Join(dir, "data", "postmaster.pid")
 	begun := time.Now()
-	err = awaitReady(address, time.Minute, func() error {
+	err = awaitReady(func() error { return ping(address, time.Second) }, time.Minute, func() error {
 		// postgres writes its pid file within milliseconds; none after that means it gave up.
 		if _, err := os.Stat(pidfile); errors.Is(err, os.ErrNotExist) && time.Since(begun) > 5*time.Second {
 			text, _ := os.ReadFile(filepath.Join(dir, "log"))
@@ -102,12 +138,11 @@ func startChild(folder string) (string, error) {
 		err = fmt.Errorf("port %d was taken by another server", port)
 	}
 	if err != nil {
-		_ = write.Close()
-		_ = server.Wait()
+		server.stop()
 		return "", err
 	}
 	started = true
-	hold = append(hold, write)
+	holdOpen(server)
 	return address, nil
 }
 
@@ -172,4 +207,37 @@ func environment(home string) []string {
 func lastLine(text []byte) []byte {
 	lines := bytes.Split(bytes.TrimSpace(text), []byte("\n"))
 	return lines[len(lines)-1]
+}
+
+// startRedis starts redis-server on port, in memory alone, and waits until it
+// answers with an id of ours: another server on that port would not have it.
+func startRedis(binary string, port int) (*child, error) {
+	dir, err := os.MkdirTemp("", "armature-redis-")
+	if err != nil {
+		return nil, fmt.Errorf("make data folder: %w", err)
+	}
+	server, err := spawn(dir, "KILL", nil, binary, "--port", strconv.Itoa(port), "--bind", "127.0.0.1",
+		"--save", "", "--appendonly", "no", "--dir", dir, "--databases", "16", "--daemonize", "no",
+		"--pidfile", filepath.Join(dir, "pid"))
+	if err != nil {
+		_ = os.RemoveAll(dir)
+		return nil, err
+	}
+	begun := time.Now()
+	address := fmt.Sprintf("redis://127.0.0.1:%d", port)
+	err = awaitReady(func() error { return pingRedis(address, time.Second, dir) }, time.Minute, func() error {
+		text, _ := os.ReadFile(filepath.Join(dir, "log"))
+		if bytes.Contains(text, []byte("Failed listening")) || bytes.Contains(text, []byte("Fatal")) {
+			return fmt.Errorf("redis-server exited: %s", lastLine(text))
+		}
+		if _, err := os.Stat(dir); err != nil && time.Since(begun) > time.Second {
+			return errors.New("redis-server exited")
+		}
+		return nil
+	})
+	if err != nil {
+		server.stop()
+		return nil, err
+	}
+	return server, nil
 }

@@ -6,7 +6,7 @@
 //	}
 //
 // A server is looked for in this order: the one the environment names
-// (ARMATURE_POSTGRES_URL), the standard loopback port, a private child process
+// (ARMATURE_POSTGRES_URL, ARMATURE_REDIS_URL), the standard loopback port, a private child process
 // on a free port with its data in a temporary folder. When all three fail the
 // test is skipped with one line, or fails when ARMATURE_REQUIRE_SERVICES=1.
 //

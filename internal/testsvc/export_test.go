@@ -1,4 +1,7 @@
 package testsvc
 
-// LocatePostgres lets tests name the places where a server is looked for.
-var LocatePostgres = locatePostgres
+// These let tests name the places where a server is looked for.
+var (
+	LocatePostgres = locatePostgres
+	LocateRedis    = locateRedis
+)

@@ -173,10 +173,10 @@ func freePort() (int, error) {
 }
 
 // awaitReady polls because the server tells its readiness in no other portable way.
-func awaitReady(server string, limit time.Duration, exited func() error) error {
+func awaitReady(ready func() error, limit time.Duration, exited func() error) error {
 	deadline := time.Now().Add(limit)
 	for {
-		err := ping(server, time.Second)
+		err := ready()
 		if err == nil {
 			return nil
 		}

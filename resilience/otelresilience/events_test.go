@@ -35,7 +35,7 @@ func traced(t *testing.T, fn func(ctx context.Context)) []string {
 	for _, e := range spans.Ended()[0].Events() {
 		line := []string{e.Name}
 		for _, a := range e.Attributes {
-			line = append(line, string(a.Key)+"="+a.Value.Emit())
+			line = append(line, string(a.Key)+"="+a.Value.String())
 		}
 		events = append(events, strings.Join(line, " "))
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/armature-go/armature/resilience"
 	"github.com/armature-go/armature/resilience/resiliencetest"
@@ -47,12 +48,15 @@ func ExampleRecorder() {
 	events := new(resiliencetest.Recorder)
 	breaker, _ := resilience.NewBreaker(resilience.BreakerConfig{
 		Name: "payment", Window: resilience.Consecutive(), Failures: 1, Observer: events,
+		OpenFor: resilience.OpenFixed(time.Second),
 	})
 	script := resiliencetest.Script(resiliencetest.Fail(1))
 
 	_ = resilience.Do(context.Background(), breaker, script.Call)
 
-	fmt.Println(events.States("payment"))
+	for _, e := range events.Events() {
+		fmt.Println(resiliencetest.Line(e))
+	}
 	// Output:
-	// [open]
+	// state changed: breaker "payment", closed to open, 1s, resiliencetest: scripted failure
 }

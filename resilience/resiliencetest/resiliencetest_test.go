@@ -84,6 +84,7 @@ func TestClientRetriesThenBreakerOpens(t *testing.T) {
 		if got, want := script.Starts(), []time.Duration{0, time.Second}; !slices.Equal(got, want) {
 			t.Errorf("attempts at %v, want %v", got, want)
 		}
+		events.Want(t, resilience.EventRetry, resilience.EventStateChanged, resilience.EventRetriesEnded)
 		events.WantStates(t, "payment", resilience.Open)
 
 		time.Sleep(time.Minute)

@@ -35,8 +35,9 @@ type ClientConfig struct {
 	Target   string             // "armature:///order", or "host:port", or any gRPC target
 	Resolver discovery.Resolver // where the instances of armature:///... are
 
-	// Policy is run around every unary call: retries, breaker, bulkhead. nil makes
-	// one attempt. gRPC's own retries of a service config are off, so that nothing
+	// Policy is run around every unary call: retries, breaker, bulkhead, hedges, each
+	// of which has a reply of its own. nil makes one attempt. Streams that it is to
+	// protect get it by a StreamClient among Options. gRPC's own retries of a service config are off, so that nothing
 	// multiplies them.
 	Policy resilience.Policy
 
@@ -131,15 +132,13 @@ type client struct {
 func (c *client) unary(ctx context.Context, name string, req, reply any, cc *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
 	m := c.methods.get(name)
 	ctx, span := c.tracer.Start(ctx, m.span, trace.WithSpanKind(trace.SpanKindClient), m.attrs)
-	call := func(ctx context.Context, req any) (any, error) {
-		return reply, resilience.Do(ctx, c.policy, func(ctx context.Context) error {
-			return invoke(ctx, name, req, reply, cc, opts...)
-		})
+	next := func(ctx context.Context, req any) (any, error) {
+		return reply, protect(ctx, c.policy, attempt{name: name, req: req, reply: reply, cc: cc, invoke: invoke, opts: opts})
 	}
 	for i := len(c.middleware) - 1; i >= 0; i-- {
-		call = c.middleware[i](call)
+		next = c.middleware[i](next)
 	}
-	_, err := call(discovery.WithExclude(ctx), req)
+	_, err := next(discovery.WithExclude(ctx), req)
 	err = verdict(err)
 	finishClient(span, err)
 	return err

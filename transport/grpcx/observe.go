@@ -115,13 +115,17 @@ func (s *Server) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo,
 func (s *Server) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) (err error) {
 	ctx, c := s.begin(ss.Context(), info.FullMethod)
 	defer c.end(ctx, &err)
-	return transport.Executed(handler(srv, serverStream{ss, ctx}))
+	return handler(srv, serverStream{ss, ctx})
 }
 
 // executed stands around the handler, within all middleware.
 func executed(ctx context.Context, req any, _ *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
 	resp, err := handler(ctx, req)
 	return resp, transport.Executed(err)
+}
+
+func executedStream(srv any, ss grpc.ServerStream, _ *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
+	return transport.Executed(handler(srv, ss))
 }
 
 // serverStream gives a handler the context of begin.

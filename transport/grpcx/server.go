@@ -20,6 +20,8 @@ import (
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/reflection"
 	"google.golang.org/grpc/status"
+
+	"github.com/armature-go/armature/resilience"
 )
 
 const (
@@ -52,6 +54,11 @@ type Config struct {
 	// Middleware is go-kit's, around every unary method; the first is outermost.
 	// Panics and errors in it are observed like those of the handler.
 	Middleware []endpoint.Middleware
+
+	// Policy sheds load from unary calls and streams before Middleware and handlers
+	// cost anything; see UnaryServer. The health service does not count, as a busy
+	// server is not a dead one. nil turns nobody away.
+	Policy resilience.Policy
 
 	// Timeout bounds a unary call whose caller sent no deadline. 0 means 30 s,
 	// negative no bound.
@@ -123,10 +130,15 @@ func NewServer(cfg Config) (*Server, error) {
 	s.stray.handling = handling
 
 	unary := []grpc.UnaryServerInterceptor{s.unary}
+	stream := []grpc.StreamServerInterceptor{s.stream}
+	if cfg.Policy != nil {
+		unary = append(unary, unaryServer(cfg.Policy))
+		stream = append(stream, StreamServer(cfg.Policy))
+	}
 	for _, mw := range cfg.Middleware {
 		unary = append(unary, Interceptor(mw))
 	}
-	unary = append(unary, executed)
+	unary, stream = append(unary, executed), append(stream, executedStream)
 	s.grpc = grpc.NewServer(append([]grpc.ServerOption{
 		grpc.MaxRecvMsgSize(maxMessage),
 		grpc.MaxConcurrentStreams(maxStreams),
@@ -134,7 +146,7 @@ func NewServer(cfg Config) (*Server, error) {
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: pingAllowed, PermitWithoutStream: true}),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: pingAfter, Timeout: pingTimeout, MaxConnectionIdle: maxIdle}),
 		grpc.ChainUnaryInterceptor(unary...),
-		grpc.ChainStreamInterceptor(s.stream),
+		grpc.ChainStreamInterceptor(stream...),
 		grpc.UnknownServiceHandler(unimplemented),
 	}, cfg.Options...)...)
 
