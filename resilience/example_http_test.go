@@ -70,12 +70,12 @@ func ExampleLimitHandler() {
 		r.Header.Set("X-Forwarded-For", client)
 		w := httptest.NewRecorder()
 		handler.ServeHTTP(w, r)
-		fmt.Println(client, w.Code, w.Header().Get("Retry-After"))
+		fmt.Printf("%s: %d, Retry-After %q\n", client, w.Code, w.Header().Get("Retry-After"))
 	}
 	// Output:
-	// 203.0.113.9 200
-	// 203.0.113.9 429 60
-	// 198.51.100.1 200
+	// 203.0.113.9: 200, Retry-After ""
+	// 203.0.113.9: 429, Retry-After "60"
+	// 198.51.100.1: 200, Retry-After ""
 }
 
 func ExampleDoWith() {
