@@ -14,7 +14,7 @@ import (
 )
 
 // drain takes all that can be had.
-func drain(b *resilience.Budget) int {
+func emptied(b *resilience.Budget) int {
 	n := 0
 	for b.TryTake() {
 		n++
@@ -27,21 +27,21 @@ func TestBudgetOfARatio(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		budget := must(resilience.NewBudget(resilience.BudgetConfig{Ratio: 0.29, MinPerSecond: 0.5}))
 		retry := must(resilience.NewRetry(resilience.RetryConfig{Budget: budget}))
-		if n := drain(budget); n != 5 {
+		if n := emptied(budget); n != 5 {
 			t.Errorf("at first %d, want 0.5 per second for 10s", n)
 		}
 		for range 100 {
 			_ = do(t, retry, works)
 		}
-		if n := drain(budget); n != 29 {
+		if n := emptied(budget); n != 29 {
 			t.Errorf("after 100 calls %d, want 29", n)
 		}
 		time.Sleep(9 * time.Second)
-		if n := drain(budget); n != 0 {
+		if n := emptied(budget); n != 0 {
 			t.Errorf("within the window %d more, want none", n)
 		}
 		time.Sleep(time.Second)
-		if n := drain(budget); n != 5 {
+		if n := emptied(budget); n != 5 {
 			t.Errorf("when the window has passed %d, want the minimum of 5", n)
 		}
 		if s := budget.Stats(); s.Taken != 39 || s.Refused != 4 || s.Calls != 0 || s.Extra != 5 || s.Left > 0.001 {
@@ -98,7 +98,7 @@ func TestBudgetIsExactUnderContention(t *testing.T) {
 		wg.Wait()
 		var taken atomic.Int64
 		for range 8 {
-			wg.Go(func() { taken.Add(int64(drain(budget))) })
+			wg.Go(func() { taken.Add(int64(emptied(budget))) })
 		}
 		wg.Wait()
 		if n := taken.Load(); n != 250 {

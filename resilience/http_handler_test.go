@@ -30,8 +30,8 @@ func TestHandlerRejects(t *testing.T) {
 		status  int
 		after   string
 	}{
-		{"open for a while", &resilience.OpenError{After: 1500 * time.Millisecond}, resilience.HandlerOptions{}, 503, "2"},
-		{"open for a moment", &resilience.OpenError{After: time.Millisecond}, resilience.HandlerOptions{}, 503, "1"},
+		{"full for a while", &resilience.FullError{After: 1500 * time.Millisecond}, resilience.HandlerOptions{}, 503, "2"},
+		{"open for a moment", &resilience.OpenError{Until: time.Now().Add(time.Millisecond)}, resilience.HandlerOptions{}, 503, "1"},
 		{"full", resilience.ErrFull, resilience.HandlerOptions{}, 503, "1"},
 		{"full by option", resilience.ErrFull, resilience.HandlerOptions{RetryAfter: 5 * time.Second}, 503, "5"},
 		{"full without a wish", resilience.ErrFull, resilience.HandlerOptions{RetryAfter: -1}, 503, ""},
