@@ -24,6 +24,7 @@ type deadlineContext struct {
 	cause    error
 
 	state atomic.Uint32
+	fresh bool       // the Retry that runs next takes it off and need not ask the clock
 	mu    sync.Mutex // held to leave any state but idle for armed
 	real  context.Context
 	stop  context.CancelFunc
@@ -77,6 +78,16 @@ func (c *deadlineContext) arm() context.Context {
 		c.state.Store(deadlineArmed)
 	}
 	return c.real
+}
+
+// doneAtStart is ctx.Err() for a Retry: a look at the clock is saved when a Timeout
+// made ctx for it this moment.
+func doneAtStart(ctx context.Context) error {
+	if c, ok := ctx.(*deadlineContext); ok && c.fresh {
+		c.fresh = false
+		ctx = c.parent
+	}
+	return ctx.Err()
 }
 
 // end cancels the context, as the function that context.WithDeadline returns does.

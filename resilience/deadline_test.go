@@ -282,3 +282,25 @@ func TestTimeoutWithNameAndObserver(t *testing.T) {
 		}
 	})
 }
+
+// The look at the clock that a Retry right inside a Timeout saves must not hide
+// that the context is done.
+func TestRetryInsideATimeoutRunsNothingWithADeadContext(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		timeout, retry := must(resilience.NewTimeout(time.Second)), must(resilience.NewRetry(resilience.RetryConfig{}))
+		dead := func(context.Context) error { t.Error("ran"); return nil }
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		if err := resilience.Do(ctx, resilience.Chain(timeout, retry), dead); !errors.Is(err, context.Canceled) {
+			t.Errorf("caller gone: %v", err)
+		}
+		err := do(t, resilience.Chain(timeout, retry), func(ctx context.Context) error {
+			time.Sleep(2 * time.Second)
+			return resilience.Do(ctx, retry, dead)
+		})
+		if !errors.Is(err, context.DeadlineExceeded) || !errors.Is(err, resilience.ErrTimeout) {
+			t.Errorf("time over: %v", err)
+		}
+	})
+}

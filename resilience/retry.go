@@ -154,9 +154,9 @@ func (r *Retry) count(reason StopReason) {
 // passes through.
 func (r *Retry) Run(ctx context.Context, next Next) error {
 	r.calls.Add(1)
-	if ctx.Err() != nil {
+	if err := doneAtStart(ctx); err != nil {
 		r.count(StopContext)
-		return &RetryError{Name: r.cfg.Name, Reason: StopContext, ctxErr: ctx.Err()}
+		return &RetryError{Name: r.cfg.Name, Reason: StopContext, ctxErr: err}
 	}
 	var start time.Time
 	if r.cfg.MaxElapsed > 0 {

@@ -34,7 +34,7 @@ type RetryError struct {
 	Reason StopReason
 
 	ctxErr  error
-	reached bool // an attempt reached the callee
+	reached bool // by an attempt that Errs no longer has
 }
 
 const errsKept = 16 // even: as many of the first as of the last
@@ -42,8 +42,8 @@ const errsKept = 16 // even: as many of the first as of the last
 // add appends the error of one more attempt.
 func (e *RetryError) add(err error) {
 	e.Attempts++
-	e.reached = e.reached || !notExecuted(err)
 	if len(e.Errs) == errsKept {
+		e.reached = e.reached || !notExecuted(e.Errs[errsKept/2])
 		e.Errs = slices.Delete(e.Errs, errsKept/2, errsKept/2+1)
 	}
 	e.Errs = append(e.Errs, err)
@@ -102,4 +102,6 @@ func (e *RetryError) Retryable() bool {
 func (e *RetryError) RetryAfter() (time.Duration, bool) { return retryAfter(e.last()) }
 
 // NotExecuted reports whether no attempt reached the callee.
-func (e *RetryError) NotExecuted() bool { return !e.reached }
+func (e *RetryError) NotExecuted() bool {
+	return !e.reached && !slices.ContainsFunc(e.Errs, func(err error) bool { return !notExecuted(err) })
+}

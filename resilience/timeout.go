@@ -109,6 +109,9 @@ func (t *Timeout) Run(ctx context.Context, next Next) error {
 		return next.Run(ctx)
 	}
 	inner := &deadlineContext{parent: ctx, deadline: deadline, cause: t.cause}
+	if len(next.inner) > 0 {
+		_, inner.fresh = next.inner[0].(*Retry)
+	}
 	kept := false
 	defer func() {
 		if !kept {
