@@ -198,11 +198,11 @@ func (w *recorder) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 // back too early; nothing for a negative d.
 func setRetryAfter(h http.Header, d time.Duration) {
 	if d >= 0 {
-		h.Set("Retry-After", strconv.FormatInt(max(1, secondsUp(d)), 10))
+		h.Set("Retry-After", strconv.FormatInt(max(1, wholeSeconds(d)), 10))
 	}
 }
 
-func secondsUp(d time.Duration) int64 {
+func wholeSeconds(d time.Duration) int64 {
 	s := int64(d / time.Second)
 	if d%time.Second > 0 {
 		s++

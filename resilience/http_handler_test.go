@@ -46,9 +46,8 @@ func TestHandlerRejects(t *testing.T) {
 				t.Error("handled")
 			})).ServeHTTP(w, httptest.NewRequest("GET", "/", nil))
 			var problem struct {
-				Title  string
-				Status int
-				Detail string
+				Status int    `json:"status"`
+				Detail string `json:"detail"`
 			}
 			if err := json.Unmarshal(w.Body.Bytes(), &problem); err != nil || problem.Status != tt.status || problem.Detail == "" {
 				t.Errorf("body %q, %v", w.Body, err)

@@ -125,7 +125,7 @@ func (tooMany) NotExecuted() bool    { return true }
 func (tooMany) Retryable() bool      { return true }
 
 func (l *limitHandler) tell(h http.Header, d RateDecision) {
-	remaining, reset := strconv.Itoa(max(0, d.Remaining)), strconv.FormatInt(max(0, secondsUp(d.ResetAfter)), 10)
+	remaining, reset := strconv.Itoa(max(0, d.Remaining)), strconv.FormatInt(max(0, wholeSeconds(d.ResetAfter)), 10)
 	switch l.options.Headers {
 	case SeparateRateHeaders:
 		h["Ratelimit-Limit"] = []string{strconv.Itoa(d.Limit)}
@@ -136,7 +136,7 @@ func (l *limitHandler) tell(h http.Header, d RateDecision) {
 		if l.limit != nil {
 			// Over its window a limit grants Rate, whatever can be had at once.
 			limit := l.limit()
-			policy = fmt.Sprintf("%s;q=%d;w=%d", l.name, limit.Rate, max(1, secondsUp(limit.Per)))
+			policy = fmt.Sprintf("%s;q=%d;w=%d", l.name, limit.Rate, max(1, wholeSeconds(limit.Per)))
 		}
 		h["Ratelimit-Policy"] = []string{policy}
 		h["Ratelimit"] = []string{l.name + ";r=" + remaining + ";t=" + reset}

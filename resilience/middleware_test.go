@@ -3,6 +3,7 @@ package resilience_test
 import (
 	"context"
 	"errors"
+	"sync/atomic"
 	"testing"
 
 	"github.com/go-kit/kit/endpoint"
@@ -74,5 +75,20 @@ func TestMiddlewareWithoutPolicy(t *testing.T) {
 	got, err := resilience.Middleware(nil)(endpoint.Nop)(t.Context(), nil)
 	if err != nil || got == nil {
 		t.Errorf("got %v, %v", got, err)
+	}
+}
+
+func TestMiddlewareKeepsResponsesOfParallelAttemptsApart(t *testing.T) {
+	t.Parallel()
+	var n atomic.Int32
+	ep := resilience.Middleware(sideBySide(3))(func(context.Context, any) (any, error) {
+		i := int(n.Add(1))
+		if i == 2 {
+			return reply{i, nil}, nil
+		}
+		return reply{i, errDown}, nil
+	})
+	if got, err := ep(t.Context(), nil); got != any(reply{2, nil}) || err != nil {
+		t.Errorf("got %v, %v; want the response that did not fail", got, err)
 	}
 }

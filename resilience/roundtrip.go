@@ -225,7 +225,7 @@ func (o *roundTrip) run(ctx context.Context) error {
 	req.Body = body
 	req.Trailer = o.req.Trailer // reading the body fills it in
 	req.GetBody = x.body.getBody()
-	resp, err := x.base.RoundTrip(req)
+	resp, err := x.base.RoundTrip(req) //nolint:bodyclose // by the caller or discard
 	returned = true
 	if err != nil {
 		cancel()

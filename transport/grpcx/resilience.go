@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"reflect"
+	"slices"
 	"strings"
 	"sync"
 
@@ -131,12 +132,12 @@ func StreamClient(p resilience.Policy) grpc.StreamClientInterceptor {
 	return func(ctx context.Context, desc *grpc.StreamDesc, cc *grpc.ClientConn, name string, open grpc.Streamer, opts ...grpc.CallOption) (grpc.ClientStream, error) {
 		s, end, err := resilience.Establish(ctx, p, func(ctx context.Context) (opened, error) {
 			s := opened{ending: new(ending)}
-			options := append(opts[:len(opts):len(opts)], grpc.OnFinish(func(err error) {
+			options := slices.Concat(opts, []grpc.CallOption{grpc.OnFinish(func(err error) {
 				if err == io.EOF {
 					err = nil
 				}
 				s.ending.finish(plain.translate(ctx, err, true))
-			}))
+			})})
 			var err error
 			s.stream, err = open(ctx, desc, cc, name, options...)
 			return s, plain.translate(ctx, err, false)
