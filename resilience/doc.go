@@ -59,8 +59,16 @@
 // What turns a call away before it ran matches [ErrRejected], and one of [ErrOpen],
 // [ErrFull], [ErrRateLimited] and [ErrThrottled]: the callee never saw the call.
 // Errors speak by methods: Retryable() bool, RetryAfter() (time.Duration, bool) and
-// NotExecuted() bool. All of this package have them; policies look for them in the
-// errors of others with [errors.As] and import none of their packages.
+// NotExecuted() bool. Those of this package have the ones that apply; policies look
+// for them in the errors of others with [errors.As] and import none of their
+// packages.
+//
+// # HTTP and go-kit
+//
+// [RoundTripper] puts policies around a net/http client, [Handler] and
+// [LimitHandler] around a server, [Middleware] around a go-kit endpoint. For gRPC
+// see package transport/grpcx, and for what has a beginning and an end of its own,
+// such as a stream, [Breaker.Allow].
 //
 // # Watching and testing
 //

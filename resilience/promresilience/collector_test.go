@@ -3,7 +3,9 @@ package promresilience_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -293,6 +295,26 @@ armature_resilience_breaker_state{name="payment",state="closed"} 1
 armature_resilience_breaker_state{name="payment",state="half-open"} 0
 armature_resilience_breaker_state{name="payment",state="open"} 1
 `, "breaker_calls_total", "breaker_state")
+}
+
+func TestAddAndScrapeAtTheSameTime(t *testing.T) {
+	t.Parallel()
+	c := must(promresilience.New())
+	var wg sync.WaitGroup
+	for i := range 20 {
+		wg.Go(func() {
+			b := breaker(fmt.Sprint(i))
+			if err := c.Add(b); err != nil {
+				t.Error(err)
+			}
+			fail(b, 3)
+		})
+		wg.Go(func() { testutil.CollectAndCount(c) })
+	}
+	wg.Wait()
+	if n := testutil.CollectAndCount(c, "armature_resilience_breaker_opened_total"); n != 20 {
+		t.Errorf("%d series, want 20", n)
+	}
 }
 
 type hostKey struct{}
