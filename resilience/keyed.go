@@ -21,7 +21,7 @@ type KeyedConfig struct {
 	MaxKeys int
 
 	// IdleTTL is how long a policy without calls is kept. 0 means until its room is
-	// needed. Idle policies go when a new key comes, never by a timer.
+	// needed. Idle policies go when a new key comes to their part of the table, never by a timer.
 	IdleTTL time.Duration
 }
 
