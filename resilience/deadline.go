@@ -3,7 +3,6 @@ package resilience
 import (
 	"context"
 	"errors"
-	"sync"
 	"sync/atomic"
 	"time"
 )
@@ -21,27 +20,25 @@ import (
 type deadlineContext struct {
 	parent   context.Context
 	deadline time.Time
-	cause    error
-
-	state atomic.Uint32
-	fresh bool       // the Retry that runs next takes it off and need not ask the clock
-	mu    sync.Mutex // held to leave any state but idle for armed
-	real  context.Context
-	stop  context.CancelFunc
+	cause    *TimeoutError
+	real     atomic.Pointer[realContext] // nil while nobody asked
+	fresh    bool                        // the Retry that runs next takes it off and need not ask the clock
 }
 
-const (
-	deadlineIdle  uint32 = iota // the clock answers
-	deadlineArmed               // real is set and answers
-	deadlineEnded               // over before anybody waited
-)
+type realContext struct {
+	context.Context
+	cancel context.CancelFunc
+}
+
+// endedUnasked stands for a context that was over before anybody asked.
+var endedUnasked = new(realContext)
 
 func (c *deadlineContext) Deadline() (time.Time, bool) { return c.deadline, true }
 
 func (c *deadlineContext) Done() <-chan struct{} { return c.arm().Done() }
 
 func (c *deadlineContext) Err() error {
-	if c.state.Load() == deadlineIdle && c.parent.Err() == nil && time.Until(c.deadline) > 0 {
+	if c.real.Load() == nil && c.parent.Err() == nil && time.Until(c.deadline) > 0 {
 		return nil
 	}
 	return c.arm().Err()
@@ -50,34 +47,35 @@ func (c *deadlineContext) Err() error {
 // Value asks the real context first, because that is how package context finds the
 // parent of a child and the cause of an error.
 func (c *deadlineContext) Value(key any) any {
-	if c.state.Load() == deadlineArmed {
-		return c.real.Value(key)
+	if c.asked() {
+		return c.real.Load().Value(key)
 	}
 	return c.parent.Value(key)
 }
 
+// arm makes the real context, once.
 func (c *deadlineContext) arm() context.Context {
-	if c.state.Load() == deadlineArmed {
-		return c.real
+	for {
+		r := c.real.Load()
+		if r != nil && r != endedUnasked {
+			return r
+		}
+		made := new(realContext)
+		if r == nil {
+			parent := c.parent
+			if errors.Is(parent.Err(), context.DeadlineExceeded) { // ours was earlier
+				parent = context.WithoutCancel(parent)
+			}
+			made.Context, made.cancel = context.WithDeadlineCause(parent, c.deadline, c.cause)
+		} else { // it ended in time, whatever the clock or the parent say by now
+			made.Context, made.cancel = context.WithCancel(context.WithoutCancel(c.parent))
+			made.cancel()
+		}
+		if c.real.CompareAndSwap(r, made) {
+			return made
+		}
+		made.cancel() // somebody was faster, and nobody has seen this one
 	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.state.Load() == deadlineArmed {
-		return c.real
-	}
-	parent := c.parent
-	if errors.Is(parent.Err(), context.DeadlineExceeded) { // ours was earlier
-		parent = context.WithoutCancel(parent)
-	}
-	c.real, c.stop = context.WithDeadlineCause(parent, c.deadline, c.cause)
-	if !c.state.CompareAndSwap(deadlineIdle, deadlineArmed) {
-		// It ended in time, whatever the clock or the parent say by now.
-		c.stop()
-		c.real, c.stop = context.WithCancel(context.WithoutCancel(c.parent))
-		c.stop()
-		c.state.Store(deadlineArmed)
-	}
-	return c.real
 }
 
 // doneAtStart is ctx.Err() for a Retry: a look at the clock is saved when a Timeout
@@ -92,8 +90,13 @@ func doneAtStart(ctx context.Context) error {
 
 // end cancels the context, as the function that context.WithDeadline returns does.
 func (c *deadlineContext) end() {
-	if c.state.CompareAndSwap(deadlineIdle, deadlineEnded) || c.state.Load() == deadlineEnded {
-		return
+	if !c.real.CompareAndSwap(nil, endedUnasked) && c.asked() {
+		c.real.Load().cancel()
 	}
-	c.stop()
+}
+
+// asked reports whether there is a real context.
+func (c *deadlineContext) asked() bool {
+	r := c.real.Load()
+	return r != nil && r != endedUnasked
 }

@@ -58,21 +58,31 @@ func (e *TimeoutError) NotExecuted() bool { return notExecuted(e.Err) }
 
 // Timeout bounds what is inside it: the whole call when it is the outermost
 // policy, each attempt when it sits inside a retry. Safe for concurrent use. A call
-// costs one allocation, and a timer only if the operation waits for its context.
+// costs one allocation, and a timer only if the operation waits for its context, or if
+// operations of that timeout have done so lately.
 type Timeout struct {
 	d        time.Duration
 	name     string
 	observer Observer
 	cause    *TimeoutError
-	calls    atomic.Uint64
+	anchor   atomic.Pointer[time.Time] // a look at the clock not long ago
+	waiting  atomic.Int32              // calls to come that get a timer at once
 	fired    atomic.Uint64
 }
 
 // TimeoutStats are the totals of a [Timeout] since it was made.
 type TimeoutStats struct {
-	Calls uint64
 	Fired uint64 // calls that failed because of it
 }
+
+const (
+	// reanchor bounds how far the wall clock's part of a deadline may be off after the
+	// wall clock was set.
+	reanchor = time.Second
+	// lazyAgain is the number of calls after which a timeout whose operation waited for
+	// its context looks again whether it still does.
+	lazyAgain = 32
+)
 
 // NewTimeout returns a policy that gives the operation d, which must be positive.
 func NewTimeout(d time.Duration) (*Timeout, error) {
@@ -94,7 +104,7 @@ func (t *Timeout) Name() string { return t.name }
 
 // Stats returns a view of the moment.
 func (t *Timeout) Stats() TimeoutStats {
-	return TimeoutStats{Fired: t.fired.Load(), Calls: t.calls.Load()}
+	return TimeoutStats{Fired: t.fired.Load()}
 }
 
 // Run gives next a context whose Deadline is at most d away, so that transports
@@ -103,10 +113,13 @@ func (t *Timeout) Stats() TimeoutStats {
 // context is passed on as it is and the caller's error stays the caller's. A panic
 // passes through.
 func (t *Timeout) Run(ctx context.Context, next Next) error {
-	t.calls.Add(1)
-	deadline := time.Now().Add(t.d)
+	deadline := t.deadline()
 	if earlier, ok := ctx.Deadline(); ok && !earlier.After(deadline) {
 		return next.Run(ctx)
+	}
+	if n := t.waiting.Load(); n > 0 {
+		t.waiting.Store(n - 1)
+		return t.runWaiting(ctx, next, deadline)
 	}
 	inner := &deadlineContext{parent: ctx, deadline: deadline, cause: t.cause}
 	if len(next.inner) > 0 {
@@ -119,15 +132,58 @@ func (t *Timeout) Run(ctx context.Context, next Next) error {
 		}
 	}()
 	err := next.Run(inner)
-	if err != nil && context.Cause(inner) == error(t.cause) {
-		err = &TimeoutError{Name: t.name, After: t.d, Err: err}
-		t.fired.Add(1)
-		if t.observer != nil {
-			t.observer.On(ctx, Event{Kind: EventTimeout, Policy: "timeout", Name: t.name, Duration: t.d, Err: err})
-		}
+	if err != nil {
+		err = t.judge(ctx, inner, err)
+	}
+	if inner.asked() {
+		t.waiting.Store(lazyAgain)
 	}
 	if r, ok := next.op.(retainer); ok {
 		kept = r.retain(inner, inner.end)
+	}
+	return err
+}
+
+// runWaiting is Run for an operation that will wait for its context anyway: the
+// standard one is cheaper then.
+func (t *Timeout) runWaiting(ctx context.Context, next Next, deadline time.Time) error {
+	inner, cancel := context.WithDeadlineCause(ctx, deadline, t.cause)
+	kept := false
+	defer func() {
+		if !kept {
+			cancel()
+		}
+	}()
+	err := next.Run(inner)
+	if err != nil {
+		err = t.judge(ctx, inner, err)
+	}
+	kept = next.retain(inner, cancel)
+	return err
+}
+
+// deadline is time.Now().Add(t.d), mostly without reading the wall clock, which costs
+// as much again as the monotonic one.
+func (t *Timeout) deadline() time.Time {
+	if anchor := t.anchor.Load(); anchor != nil {
+		if since := time.Since(*anchor); since >= 0 && since < reanchor {
+			return anchor.Add(since + t.d)
+		}
+	}
+	now := time.Now()
+	t.anchor.Store(&now)
+	return now.Add(t.d)
+}
+
+// judge makes err a *TimeoutError if the timeout is what ended inner.
+func (t *Timeout) judge(ctx, inner context.Context, err error) error {
+	if context.Cause(inner) != error(t.cause) {
+		return err
+	}
+	err = &TimeoutError{Name: t.name, After: t.d, Err: err}
+	t.fired.Add(1)
+	if t.observer != nil {
+		t.observer.On(ctx, Event{Kind: EventTimeout, Policy: "timeout", Name: t.name, Duration: t.d, Err: err})
 	}
 	return err
 }

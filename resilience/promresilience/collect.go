@@ -52,7 +52,6 @@ func collect(p resilience.Policy, add add) bool {
 		add(chaosInjected, float64(s.Panicked), "panic")
 	case *resilience.Timeout:
 		s := p.Stats()
-		add(timeoutCalls, float64(s.Calls))
 		add(timeoutFired, float64(s.Fired))
 	case *resilience.RateLimiter:
 		s := p.Stats()

@@ -104,8 +104,6 @@ var (
 	throttleAccepts = newMetric(gauge, sum, "throttle_window_accepts",
 		"Calls accepted by the callee within a throttle's window.")
 
-	timeoutCalls = newMetric(counter, sum, "timeout_calls_total",
-		"Calls that ran under a timeout.")
 	timeoutFired = newMetric(counter, sum, "timeout_fired_total",
 		"Calls that failed because a timeout was over.")
 
@@ -156,7 +154,7 @@ var all = []*metric{
 	bulkheadMax, bulkheadRunning, bulkheadWaiting, bulkheadQueued, bulkheadWait,
 	adaptiveLimit, adaptiveRunning, adaptiveWaiting, adaptiveRTT, adaptiveMinRTT,
 	throttleRatio, throttleRequests, throttleAccepts,
-	timeoutCalls, timeoutFired,
+	timeoutFired,
 	rateAllowed, rateWaited, rateWait, rateKeys, rateEvicted, rateStoreErrors,
 	keyedPolicies, keyedEvicted,
 	fallbackCalls, chaosInjected,
