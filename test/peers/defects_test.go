@@ -128,7 +128,7 @@ func TestDefect06OldSuccessesCloseAHalfOpenBreaker(t *testing.T) {
 
 // An HTTP retry sends a POST again, does not close the responses it throws away and
 // so runs out of connections.
-// Guarded by TestRegressionRoundTripperRetriesOnlyWhatMayBeRepeated, TestRegressionRoundTripperClosesDiscardedBodies.
+// Guarded by TestRoundTripperNeverRepeatsAgainstTheRule, TestRoundTripperReusesConnections.
 func TestDefect07HTTPRetry(t *testing.T) {
 	t.Parallel()
 	t.Run("repeats a POST and leaves bodies open", func(t *testing.T) {
@@ -175,7 +175,7 @@ func TestDefect07HTTPRetry(t *testing.T) {
 
 // A panic in a hedged call happens on a goroutine where nobody can recover it, and
 // ends the process.
-// Guarded by TestRegressionHedgePanicReachesTheCaller.
+// Guarded by TestRegressionPanicInAHedgeReachesTheCaller.
 func TestDefect08HedgePanicKillsTheProcess(t *testing.T) {
 	t.Parallel()
 	const survived = "the caller recovered"
@@ -363,7 +363,7 @@ func TestDefect15SleepsIntoTheDeadline(t *testing.T) {
 
 // A wait that would pass the deadline is refused with an error that is not
 // context.DeadlineExceeded.
-// Guarded by TestRegressionRateWaitNamesTheDeadline.
+// Guarded by TestWaitThatCannotFitTheDeadlineIsNotBegun.
 func TestDefect16WaitOverTheDeadlineIsUntyped(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -381,7 +381,7 @@ func TestDefect16WaitOverTheDeadlineIsUntyped(t *testing.T) {
 
 // A stale timestamp, as of a clock read before a contended lock, sets the limiter
 // back, and the time in between is granted again and again.
-// Guarded by TestRegressionStaleClockMintsNoPermits.
+// Guarded by TestRateLimiterNeverExceedsBurstAtOneInstant.
 func TestDefect17StaleTimestampsMintPermits(t *testing.T) {
 	t.Parallel()
 	const perSecond, burst, calls = 1e6, 3, 1000

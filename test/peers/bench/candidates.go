@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"sync/atomic"
 	"time"
 
 	avast "github.com/avast/retry-go/v4"
@@ -13,12 +14,14 @@ import (
 	fsbreaker "github.com/failsafe-go/failsafe-go/circuitbreaker"
 	fsretry "github.com/failsafe-go/failsafe-go/retrypolicy"
 	fstimeout "github.com/failsafe-go/failsafe-go/timeout"
+	"github.com/prometheus/client_golang/prometheus"
 	sethvargo "github.com/sethvargo/go-retry"
 	gobreaker1 "github.com/sony/gobreaker"
 	gobreaker2 "github.com/sony/gobreaker/v2"
 	"golang.org/x/sync/semaphore"
 
 	"github.com/armature-go/armature/resilience"
+	"github.com/armature-go/armature/resilience/promresilience"
 )
 
 // Every candidate gets the same operation and the same context, which can be
@@ -93,6 +96,22 @@ func through(ctx context.Context, policy resilience.Policy, fn operation) func()
 	return func() error { return resilience.Do(ctx, policy, fn) }
 }
 
+// scraped attaches a collector of the policies to op and scrapes it every 65536
+// operations: some milliseconds, where Prometheus would come every 15 seconds.
+func scraped(op func() error, policies ...resilience.Policy) func() error {
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(must(promresilience.New(policies...)))
+	var operations atomic.Uint64
+	return func() error {
+		if operations.Add(1)%(1<<16) == 0 {
+			if _, err := registry.Gather(); err != nil {
+				return err
+			}
+		}
+		return op()
+	}
+}
+
 func floor(ctx context.Context, fn operation) []row {
 	return []row{{group: "floor", name: "the call itself", op: func() error { return fn(ctx) }}}
 }
@@ -102,10 +121,10 @@ func compositions(ctx context.Context, group string, bound, allocs float64, fn o
 	const reference = "failsafe-go"
 	ours := func(o resilience.Observer) resilience.Policy {
 		return resilience.Chain(
-			must(resilience.NewTimeout(long)),
+			must(resilience.NewTimeout(long)).With("bench", o),
 			must(resilience.NewRetry(resilience.RetryConfig{Name: "bench", MaxAttempts: attempts, Observer: o})),
 			must(resilience.NewBreaker(resilience.BreakerConfig{Name: "bench", Window: resilience.Time(window, buckets), Observer: o})),
-			must(resilience.NewBulkhead(resilience.BulkheadConfig{Name: "bench", Max: places})),
+			must(resilience.NewBulkhead(resilience.BulkheadConfig{Name: "bench", Max: places, Observer: o})),
 		)
 	}
 	executor := failsafe.With[any](
@@ -117,13 +136,15 @@ func compositions(ctx context.Context, group string, bound, allocs float64, fn o
 	sameForAll := executor.WithContext(ctx)
 	withExecution := func(e failsafe.Execution[any]) error { return fn(e.Context()) }
 
+	seen := ours(quiet)
+
 	nestedBreaker := gobreaker1.NewCircuitBreaker(gobreaker1.Settings{Interval: window, MaxRequests: 3, ReadyToTrip: halfOf20})
 	nestedPlaces := semaphore.NewWeighted(places)
 	return []row{
 		// A call has a context of its own: that of the request it is part of.
 		{group: group, name: reference, op: func() error { return executor.WithContext(ctx).RunWithExecution(withExecution) }},
 		{group: group, name: "ours", op: through(ctx, ours(nil), fn), against: reference, bound: bound, allocs: allocs},
-		{group: group, name: "ours, observed", op: through(ctx, ours(quiet), fn), against: reference},
+		{group: group, name: "ours, metrics and events", op: scraped(through(ctx, seen, fn), seen), against: reference},
 		{group: group, name: "failsafe-go, one context for all calls", op: func() error { return sameForAll.RunWithExecution(withExecution) }, against: reference},
 		{group: group, name: "nested by hand: WithTimeout, backoff v4, gobreaker v1, x/sync", against: reference, op: func() error {
 			ctx, cancel := context.WithTimeout(ctx, long)
@@ -147,8 +168,12 @@ func halfOf20(c gobreaker1.Counts) bool { return c.Requests >= 20 && c.TotalFail
 // breakers is a breaker that stays closed.
 func breakers(ctx context.Context, fn operation) []row {
 	const group, reference = "breaker, closed", "gobreaker v1"
-	breaker := func(w resilience.Window, o resilience.Observer) func() error {
-		return through(ctx, must(resilience.NewBreaker(resilience.BreakerConfig{Name: "bench", Window: w, Observer: o})), fn)
+	breaker := func(w resilience.Window) func() error {
+		return through(ctx, must(resilience.NewBreaker(resilience.BreakerConfig{Name: "bench", Window: w})), fn)
+	}
+	watched := func(w resilience.Window) func() error {
+		b := must(resilience.NewBreaker(resilience.BreakerConfig{Name: "bench", Window: w, Observer: quiet}))
+		return scraped(through(ctx, b, fn), b)
 	}
 	time10 := resilience.Time(window, buckets)
 	shared := must(resilience.NewBreaker(resilience.BreakerConfig{Name: "bench", Window: time10}))
@@ -172,11 +197,11 @@ func breakers(ctx context.Context, fn operation) []row {
 			_, err := v1.Execute(func() (any, error) { return nil, fn(ctx) })
 			return err
 		}},
-		{group: group, name: "ours, time window", op: breaker(time10, nil), against: reference, bound: 0.65},
-		{group: group, name: "ours, count window", op: breaker(resilience.Count(100), nil), against: reference, bound: 0.25},
-		{group: group, name: "ours, consecutive", op: breaker(resilience.Consecutive(), nil), against: reference, bound: 0.25},
-		{group: group, name: "ours, time window, observed", op: breaker(time10, quiet), against: reference},
-		{group: group, name: "ours, consecutive, observed", op: breaker(resilience.Consecutive(), quiet), against: reference},
+		{group: group, name: "ours, time window", op: breaker(time10), against: reference, bound: 0.65},
+		{group: group, name: "ours, count window", op: breaker(resilience.Count(100)), against: reference, bound: 0.25},
+		{group: group, name: "ours, consecutive", op: breaker(resilience.Consecutive()), against: reference, bound: 0.25},
+		{group: group, name: "ours, time window, metrics and events", op: watched(time10), against: reference},
+		{group: group, name: "ours, consecutive, metrics and events", op: watched(resilience.Consecutive()), against: reference},
 		{group: group, name: "ours, time window, slow calls measured", op: through(ctx, slow, fn), against: reference},
 		{group: group, name: "ours, time window, closure made per call", against: reference, op: func() error {
 			return resilience.Do(ctx, shared, func(ctx context.Context) error { return fn(ctx) })
@@ -207,18 +232,19 @@ func rejections(ctx context.Context, fn operation) []row {
 	open := fsbreaker.NewBuilder[any]().WithDelay(time.Hour).Build()
 	open.Open()
 	executor := failsafe.With[any](open)
-	ours := func(o resilience.Observer) func() error {
+	ours := func(o resilience.Observer) *resilience.Breaker {
 		b := must(resilience.NewBreaker(resilience.BreakerConfig{Name: "bench", Observer: o}))
 		b.Trip(time.Hour)
-		return through(ctx, b, fn)
+		return b
 	}
+	seen := ours(quiet)
 	return []row{
 		{group: group, name: reference, want: gobreaker1.ErrOpenState, op: func() error {
 			_, err := v1.Execute(func() (any, error) { return nil, fn(ctx) })
 			return err
 		}},
-		{group: group, name: "ours", want: anyError, op: ours(nil), against: reference, bound: 1.1, allocs: anyNumber},
-		{group: group, name: "ours, observed", want: anyError, op: ours(quiet), against: reference},
+		{group: group, name: "ours", want: anyError, op: through(ctx, ours(nil), fn), against: reference, bound: 1.1},
+		{group: group, name: "ours, metrics and events", want: anyError, op: scraped(through(ctx, seen, fn), seen), against: reference},
 		{group: group, name: "gobreaker v2", want: gobreaker2.ErrOpenState, against: reference, op: func() error {
 			_, err := v2.Execute(func() (struct{}, error) { return struct{}{}, fn(ctx) })
 			return err
@@ -230,9 +256,10 @@ func rejections(ctx context.Context, fn operation) []row {
 // retries is a call that succeeds at once.
 func retries(ctx context.Context, fn operation) []row {
 	const group, reference = "retry, no failure", "backoff v4"
-	ours := func(o resilience.Observer) func() error {
-		return through(ctx, must(resilience.NewRetry(resilience.RetryConfig{Name: "bench", MaxAttempts: attempts, Observer: o})), fn)
+	ours := func(o resilience.Observer) *resilience.Retry {
+		return must(resilience.NewRetry(resilience.RetryConfig{Name: "bench", MaxAttempts: attempts, Observer: o}))
 	}
+	seen := ours(quiet)
 	executor := failsafe.With[any](fsretry.NewBuilder[any]().WithBackoff(100*time.Millisecond, 10*time.Second).Build())
 	return []row{
 		// A BackOff must not be shared by calls that run at the same time, so each
@@ -240,8 +267,8 @@ func retries(ctx context.Context, fn operation) []row {
 		{group: group, name: reference, op: func() error {
 			return backoff4.Retry(func() error { return fn(ctx) }, backoff4.NewExponentialBackOff())
 		}},
-		{group: group, name: "ours", op: ours(nil), against: reference, bound: 0.15},
-		{group: group, name: "ours, observed", op: ours(quiet), against: reference},
+		{group: group, name: "ours", op: through(ctx, ours(nil), fn), against: reference, bound: 0.15},
+		{group: group, name: "ours, metrics and events", op: scraped(through(ctx, seen, fn), seen), against: reference},
 		{group: group, name: "backoff v4, context and attempts bound as ours", against: reference, op: func() error {
 			return backoff4.Retry(func() error { return fn(ctx) },
 				backoff4.WithContext(backoff4.WithMaxRetries(backoff4.NewExponentialBackOff(), attempts-1), ctx))
@@ -264,6 +291,7 @@ func retries(ctx context.Context, fn operation) []row {
 func bulkheads(ctx context.Context, fn operation) []row {
 	const group, reference = "bulkhead, place free", "channel as a semaphore"
 	bulkhead := must(resilience.NewBulkhead(resilience.BulkheadConfig{Name: "bench", Max: places}))
+	seen := must(resilience.NewBulkhead(resilience.BulkheadConfig{Name: "bench", Max: places, Observer: quiet}))
 	channel := make(chan struct{}, places)
 	weighted := semaphore.NewWeighted(places)
 	executor := failsafe.With[any](fsbulkhead.New[any](places))
@@ -279,6 +307,7 @@ func bulkheads(ctx context.Context, fn operation) []row {
 			return fn(ctx)
 		}},
 		{group: group, name: "ours", op: through(ctx, bulkhead, fn), against: reference, bound: 1.5},
+		{group: group, name: "ours, metrics and events", op: scraped(through(ctx, seen, fn), seen), against: reference},
 		{group: group, name: "x/sync/semaphore", against: reference, op: func() error {
 			if !weighted.TryAcquire(1) {
 				return errFull

@@ -9,7 +9,9 @@
 // so that whatever else the machine does falls on all of them alike. What counts is
 // the CPU time of the process, user and system, garbage collection included; the
 // table shows medians over the rounds. Every bound is a ratio of two medians of the
-// same run: it holds on a slow machine if it holds on a fast one.
+// same run, in which the speed of the machine cancels out. How busy it is does not
+// quite: candidates that allocate suffer more, so the stricter verdict on those is
+// that of a quiet machine.
 package main
 
 import (

@@ -1,5 +1,3 @@
-//go:build rates
-
 package main
 
 import (
@@ -25,18 +23,17 @@ func rates(ctx context.Context) []row {
 		}
 		return nil
 	}
-	limiter := func(algorithm resilience.RateAlgorithm, o resilience.Observer) func() error {
-		l := must(resilience.NewRateLimiter(resilience.RateConfig{
-			Name: "bench", Rate: perSecond, Per: time.Second, Burst: burst, Algorithm: algorithm, Observer: o,
-		}))
-		return func() error { return allowed(l.Allow(ctx)) }
+	limiter := func(o resilience.Observer) *resilience.RateLimiter {
+		return must(resilience.NewRateLimiter(resilience.RateConfig{Name: "bench", Rate: perSecond, Burst: burst, Observer: o}))
 	}
+	allow := func(l *resilience.RateLimiter) func() error { return func() error { return allowed(l.Allow(ctx)) } }
+	seen := limiter(quiet)
 	x := xrate.NewLimiter(perSecond, burst)
 	bursty := fsrate.NewBursty[any](perSecond, time.Second)
 	return []row{
 		{group: group, name: reference, op: func() error { return allowed(x.Allow()) }},
-		{group: group, name: "ours, GCRA", op: limiter(resilience.GCRA, nil), against: reference, bound: 0.45},
-		{group: group, name: "ours, GCRA, observed", op: limiter(resilience.GCRA, quiet), against: reference},
+		{group: group, name: "ours, GCRA", op: allow(limiter(nil)), against: reference, bound: 0.45},
+		{group: group, name: "ours, GCRA, metrics and events", op: scraped(allow(seen), seen), against: reference},
 		{group: group, name: "failsafe-go, bursty", op: func() error { return allowed(bursty.TryAcquirePermit()) }, against: reference},
 	}
 }
