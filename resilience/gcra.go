@@ -166,7 +166,8 @@ func (b *bucket) reserve(now time.Duration, n int, wait time.Duration) verdict {
 func (b *bucket) giveBack(n int, arrival int64) {
 	for {
 		old := b.word.Load()
-		worth := int64(n)*b.permit - (old>>countBits - arrival)
+		// An earlier Cancel may have moved the word below arrival; that is no gain.
+		worth := int64(n)*b.permit - max(0, old>>countBits-arrival)
 		if old == frozen || worth <= 0 || b.word.CompareAndSwap(old, old-worth<<countBits) {
 			return
 		}
