@@ -143,6 +143,7 @@ func Required() []string {
 		"resilience",
 		"resilience/otelresilience",
 		"resilience/promresilience",
+		"resilience/redisrate",
 		"resilience/resiliencetest",
 		"saga",
 		"saga/sqlstore",

@@ -13,8 +13,10 @@
 package gateway
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/netip"
@@ -30,6 +32,7 @@ import (
 	productv1 "github.com/armature-go/armature/examples/shop/proto/product/v1"
 	userv1 "github.com/armature-go/armature/examples/shop/proto/user/v1"
 	"github.com/armature-go/armature/flow"
+	"github.com/armature-go/armature/resilience"
 	"github.com/armature-go/armature/transport"
 	"github.com/armature-go/armature/transport/httpx"
 )
@@ -53,22 +56,22 @@ type Config struct {
 	platform.Config
 	// Data is the folder of the shop, told to programs on this machine; empty tells nobody.
 	Data string
-	// Rate is how many requests a second one client may make in the long run, and Burst how many at once. The defaults
-	// are DefaultRate and DefaultBurst.
-	Rate  float64
+	// Rate is how many requests one client may make in the long run within Per, which is a second unless it says
+	// otherwise, and Burst how many at once. The defaults are DefaultRate and DefaultBurst.
+	Rate  int
+	Per   time.Duration
 	Burst int
+	// Proxies are the reverse proxies in front of the gateway, whose word for who the client is counts.
+	Proxies []netip.Prefix
 }
 
 // New returns the service, ready to Run.
 func New(ctx context.Context, cfg Config) (_ *armature.Service, err error) {
-	if cfg.Rate < 0 || cfg.Burst < 0 {
-		return nil, fmt.Errorf("gateway: Rate is %v and Burst %d: neither may be negative, 0 takes the default", cfg.Rate, cfg.Burst)
-	}
-	if cfg.Rate == 0 {
-		cfg.Rate = DefaultRate
-	}
-	if cfg.Burst == 0 {
-		cfg.Burst = DefaultBurst
+	limiter, err := resilience.NewRateLimiter(resilience.RateConfig{
+		Name: "gateway", Rate: cmp.Or(cfg.Rate, DefaultRate), Per: cfg.Per, Burst: cmp.Or(cfg.Burst, DefaultBurst),
+	})
+	if err != nil {
+		return nil, fmt.Errorf("gateway: %w", err)
 	}
 	svc, err := platform.NewEdge("gateway", cfg.Config)
 	if err != nil {
@@ -101,7 +104,12 @@ func New(ctx context.Context, cfg Config) (_ *armature.Service, err error) {
 	if err != nil {
 		return nil, err
 	}
-	limited := behind(newLimiter(cfg.Rate, cfg.Burst), routes)
+	if err := svc.ShowPolicies(limiter); err != nil {
+		return nil, err
+	}
+	limited := resilience.LimitHandler(limiter, resilience.LimitOptions{
+		Key: resilience.ByIP(cfg.Proxies...), Reject: refuse,
+	})(inside(routes))
 	for _, pattern := range patterns() {
 		svc.HTTP.Mount(pattern, limited)
 	}
@@ -156,15 +164,19 @@ func (g *gateway) routes() (http.Handler, error) {
 	return s, nil
 }
 
-// behind lets a client's requests through to next as often as its allowance says.
-func behind(l *limiter, next http.Handler) http.Handler {
+// refuse answers a client that asks too often.
+func refuse(w http.ResponseWriter, r *http.Request, err error) {
+	e := transport.Errorf(transport.ResourceExhausted, "RATE_LIMITED", "too many requests").WithCause(err)
+	if limited, ok := errors.AsType[*resilience.RateLimitedError](err); ok {
+		e = e.WithRetryAfter(limited.After)
+	}
+	transport.EncodeError(r.Context(), e, w)
+}
+
+// inside passes on what the service's server around next has decided.
+func inside(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if wait, ok := l.allow(r.RemoteAddr); !ok {
-			err := transport.Errorf(transport.ResourceExhausted, "RATE_LIMITED", "too many requests").WithRetryAfter(wait)
-			transport.EncodeError(r.Context(), err, w)
-			return
-		}
-		// What the outer server decided is in the context; next must not read the trace from the wire again.
+		// It is in the context; next must not read the trace from the wire again.
 		r = r.Clone(r.Context())
 		r.Header.Del("Traceparent")
 		r.Header.Set(flow.Correlation.HTTP(), flow.CorrelationID(r.Context()))

@@ -5,8 +5,10 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/netip"
 	"strings"
 	"testing"
+	"time"
 
 	"go.uber.org/goleak"
 
@@ -67,18 +69,35 @@ func send(t *testing.T, method, url, body string, header ...string) (*http.Respo
 
 func TestAClientThatAsksTooOftenIsToldWhenToComeBack(t *testing.T) {
 	t.Parallel()
-	url := start(t, gateway.Config{Rate: 0.01, Burst: 2}) + "/api/orders"
+	url := start(t, gateway.Config{Rate: 1, Per: time.Hour, Burst: 2}) + "/api/orders"
 	for i := range 2 {
 		if resp, body := send(t, "POST", url, "{"); resp.StatusCode != http.StatusBadRequest {
 			t.Fatalf("request %d = %d %s", i, resp.StatusCode, body)
 		}
 	}
 	resp, body := send(t, "POST", url, "{")
-	if resp.StatusCode != http.StatusTooManyRequests || resp.Header.Get("Retry-After") == "" || !strings.Contains(body, "RATE_LIMITED") {
+	if resp.StatusCode != http.StatusTooManyRequests || resp.Header.Get("Retry-After") != "3600" || resp.Header.Get("RateLimit-Limit") != "2" || !strings.Contains(body, "RATE_LIMITED") {
 		t.Errorf("the third = %d, Retry-After %q, %s", resp.StatusCode, resp.Header.Get("Retry-After"), body)
 	}
 	if resp.Header.Get("X-Correlation-ID") == "" || resp.Header.Get("X-Trace-ID") == "" {
 		t.Error("the answer lacks the correlation id or the trace id")
+	}
+}
+
+func TestClientsBehindATrustedProxyCountAlone(t *testing.T) {
+	t.Parallel()
+	for name, tt := range map[string]struct {
+		proxies []netip.Prefix
+		second  int
+	}{
+		"trusted":  {[]netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}, http.StatusBadRequest},
+		"stranger": {nil, http.StatusTooManyRequests},
+	} {
+		url := start(t, gateway.Config{Rate: 1, Per: time.Hour, Burst: 1, Proxies: tt.proxies}) + "/api/orders"
+		send(t, "POST", url, "{", "X-Forwarded-For", "203.0.113.7")
+		if resp, body := send(t, "POST", url, "{", "X-Forwarded-For", "203.0.113.8"); resp.StatusCode != tt.second {
+			t.Errorf("%s: another client = %d %s, want %d", name, resp.StatusCode, body, tt.second)
+		}
 	}
 }
 

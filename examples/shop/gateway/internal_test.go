@@ -1,10 +1,8 @@
 package gateway
 
 import (
-	"strconv"
 	"strings"
 	"testing"
-	"testing/synctest"
 	"time"
 )
 
@@ -52,57 +50,6 @@ func TestDigits(t *testing.T) {
 			t.Errorf("digits(%q) = %t, want %t", text, got, want)
 		}
 	}
-}
-
-func TestLimiterCountsEachClientAlone(t *testing.T) {
-	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		l := newLimiter(1, 2)
-		for i, step := range []struct {
-			after time.Duration
-			addr  string
-			ok    bool
-		}{
-			{0, "192.0.2.1:1000", true},
-			{0, "192.0.2.1:1001", true}, // another port is the same client
-			{0, "192.0.2.1:1002", false},
-			{0, "[::ffff:192.0.2.1]:1003", false}, // and so is the same address in IPv6
-			{0, "192.0.2.2:1000", true},
-			{0, "[2001:db8::1]:1", true},
-			{0, "[2001:db8::2]:1", true}, // a neighbour in the /64 shares its allowance
-			{0, "[2001:db8::3]:1", false},
-			{0, "[2001:db8:0:1::1]:1", true},
-			{time.Second, "192.0.2.1:1000", true},
-			{0, "192.0.2.1:1000", false},
-			{0, "nonsense", true}, // all of those share one allowance
-			{0, "", true},
-			{0, "?", false},
-		} {
-			time.Sleep(step.after)
-			wait, ok := l.allow(step.addr)
-			if ok != step.ok {
-				t.Errorf("step %d: allow(%q) = %t, want %t", i, step.addr, ok, step.ok)
-			}
-			if !ok && (wait <= 0 || wait > time.Second) {
-				t.Errorf("step %d: wait %s, want at most a second", i, wait)
-			}
-		}
-	})
-}
-
-func TestLimiterForgetsSilentClients(t *testing.T) {
-	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		l := newLimiter(1, 2)
-		for i := range 100 {
-			l.allow("192.0.2." + strconv.Itoa(i) + ":1")
-		}
-		time.Sleep(forget + time.Second)
-		l.allow("198.51.100.1:1")
-		if n := len(l.clients); n != 1 {
-			t.Errorf("%d clients are remembered, want 1", n)
-		}
-	})
 }
 
 func FuzzValidate(f *testing.F) {
