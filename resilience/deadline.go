@@ -60,22 +60,27 @@ func (c *deadlineContext) arm() context.Context {
 		if r != nil && r != endedUnasked {
 			return r
 		}
-		made := new(realContext)
-		if r == nil {
-			parent := c.parent
-			if errors.Is(parent.Err(), context.DeadlineExceeded) { // ours was earlier
-				parent = context.WithoutCancel(parent)
-			}
-			made.Context, made.cancel = context.WithDeadlineCause(parent, c.deadline, c.cause)
-		} else { // it ended in time, whatever the clock or the parent say by now
-			made.Context, made.cancel = context.WithCancel(context.WithoutCancel(c.parent))
-			made.cancel()
-		}
+		made := c.make(r == endedUnasked)
 		if c.real.CompareAndSwap(r, made) {
 			return made
 		}
 		made.cancel() // somebody was faster, and nobody has seen this one
 	}
+}
+
+// make returns a context of package context for what has become of c.
+func (c *deadlineContext) make(ended bool) *realContext {
+	if ended { // in time, whatever the clock or the parent say by now
+		ctx, cancel := context.WithCancel(context.WithoutCancel(c.parent))
+		cancel()
+		return &realContext{ctx, cancel}
+	}
+	parent := c.parent
+	if errors.Is(parent.Err(), context.DeadlineExceeded) { // ours was earlier
+		parent = context.WithoutCancel(parent)
+	}
+	ctx, cancel := context.WithDeadlineCause(parent, c.deadline, c.cause)
+	return &realContext{ctx, cancel}
 }
 
 // doneAtStart is ctx.Err() for a Retry: a look at the clock is saved when a Timeout

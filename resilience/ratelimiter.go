@@ -295,7 +295,7 @@ func (l *RateLimiter) allowN(ctx context.Context, n int, again bool) bool {
 	for {
 		b := l.bucket.Load()
 		if n < 0 || n > b.limit.most() {
-			l.reject(ctx, key, 0, b.tooMany(n))
+			_ = l.reject(ctx, key, 0, b.tooMany(n))
 			return false
 		}
 		granted, isFrozen := b.allow(l.elapsed(), n)
