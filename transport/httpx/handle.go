@@ -27,10 +27,11 @@ const timeoutHeader = "Request-Timeout-Ms"
 type RouteOption func(*route)
 
 type route struct {
-	pattern pattern
-	timeout time.Duration
-	maxBody int64
-	status  int
+	pattern   pattern
+	timeout   time.Duration
+	maxBody   int64
+	status    int
+	heartbeat time.Duration // of Stream
 }
 
 // Timeout replaces Config.Timeout for the route. It panics when d is not

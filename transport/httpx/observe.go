@@ -192,7 +192,7 @@ func (res *response) WriteHeader(status int) {
 		res.muted = true
 		return
 	}
-	if res.server.draining.Load() {
+	if res.server.draining.Err() != nil {
 		res.Header().Set("Connection", "close")
 	}
 	res.ResponseWriter.WriteHeader(status)
