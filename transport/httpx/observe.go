@@ -244,5 +244,5 @@ func (res *response) fail(r *http.Request, err error) {
 	for name, values := range e.Headers() {
 		header[name] = values
 	}
-	_ = res.json(problem.Status, transport.ProblemType, problem) // strings and numbers always encode
+	_ = res.json(problem.Status, transport.ProblemType, problem, nil) // strings and numbers always encode
 }

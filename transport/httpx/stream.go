@@ -56,21 +56,10 @@ func Heartbeat(d time.Duration) RouteOption {
 // goroutine and a timer.
 //
 // Like [Handle], Stream panics on mistakes that only a programmer can mend.
-func Stream[Req, Event any](s *Server, pattern string, f func(context.Context, Req) iter.Seq2[Event, error], opts ...RouteOption) {
-	rt := &route{pattern: parsePattern(pattern), maxBody: s.cfg.MaxBody, heartbeat: defaultHeartbeat, timeout: firstWait}
-	for _, opt := range opts {
-		opt(rt)
-	}
-	if f == nil {
-		panic("httpx: stream " + pattern + ": the function is nil")
-	}
-	if rt.pattern.method == "" {
-		panic("httpx: stream " + pattern + ": the pattern has no method; write it as \"GET /path\"")
-	}
-	plan, err := compile(reflect.TypeFor[Req](), rt.pattern)
-	if err != nil {
-		panic("httpx: stream " + pattern + ": " + err.Error())
-	}
+func Stream[Req, Event any](on Router, pattern string, f func(context.Context, Req) iter.Seq2[Event, error], opts ...RouteOption) {
+	s, pattern, opts := on.place(pattern, opts)
+	rt := &route{maxBody: s.cfg.MaxBody, heartbeat: defaultHeartbeat, timeout: firstWait}
+	plan := rt.prepare("stream", pattern, f == nil, reflect.TypeFor[Req](), opts)
 	open := transport.Func[Req, iter.Seq2[Event, error]](func(ctx context.Context, req Req) (iter.Seq2[Event, error], error) {
 		return f(ctx, req), nil
 	}).With(s.cfg.Middleware...)
@@ -79,6 +68,7 @@ func Stream[Req, Event any](s *Server, pattern string, f func(context.Context, R
 		ctx, cancel := context.WithCancelCause(r.Context())
 		defer cancel(nil)
 		r = r.WithContext(ctx)
+		rt.mark(res)
 		var req Req
 		if err := bind(plan, rt, res, r, &req); err != nil {
 			refused := *transport.AsError(err)
