@@ -90,7 +90,10 @@ func Handle[Req, Resp any](on Router, pattern string, f transport.Func[Req, Resp
 		r = r.WithContext(ctx)
 		rt.mark(res)
 		var req Req
-		err := bind(plan, rt, res, r, &req)
+		err := acceptable(r.Header, "application/json")
+		if err == nil {
+			err = bind(plan, rt, res, r, &req)
+		}
 		if err == nil && ctx.Err() != nil {
 			err = ctx.Err()
 		}

@@ -70,7 +70,11 @@ func Stream[Req, Event any](on Router, pattern string, f func(context.Context, R
 		r = r.WithContext(ctx)
 		rt.mark(res)
 		var req Req
-		if err := bind(plan, rt, res, r, &req); err != nil {
+		err := acceptable(r.Header, "text/event-stream")
+		if err == nil {
+			err = bind(plan, rt, res, r, &req)
+		}
+		if err != nil {
 			refused := *transport.AsError(err)
 			refused.Details.NotExecuted = true
 			res.fail(r, &refused)
