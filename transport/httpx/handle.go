@@ -34,6 +34,10 @@ type route struct {
 	heartbeat time.Duration // of Stream
 	tagged    bool          // by AutoETag
 	header    http.Header   // of every answer
+
+	summary, description string // for OpenAPI, as what follows
+	tags                 []string
+	answers              []transport.Code
 }
 
 // Timeout replaces Config.Timeout for the route. It panics when d is not
@@ -79,6 +83,7 @@ func Handle[Req, Resp any](on Router, pattern string, f transport.Func[Req, Resp
 			rt.status = http.StatusNoContent
 		}
 	}
+	s.describe(described{rt: rt, plan: plan, resp: reflect.TypeFor[Resp]()})
 	call := transport.Func[Req, Resp](func(ctx context.Context, req Req) (Resp, error) {
 		resp, err := f(ctx, req)
 		return resp, transport.Executed(err)

@@ -96,12 +96,13 @@ type Server struct {
 	http    *http.Server
 	conns   *conns
 
-	mu       sync.Mutex
-	listener net.Listener
-	accepted chan struct{} // closed when Serve accepts no more; nil before Serve
-	stop     sync.Once
-	stopping chan struct{} // closed when Shutdown starts
-	stopped  chan struct{} // closed when Shutdown is done
+	mu        sync.Mutex
+	described []described
+	listener  net.Listener
+	accepted  chan struct{} // closed when Serve accepts no more; nil before Serve
+	stop      sync.Once
+	stopping  chan struct{} // closed when Shutdown starts
+	stopped   chan struct{} // closed when Shutdown is done
 
 	draining context.Context // ends when Drain is called
 	drain    context.CancelFunc
@@ -139,6 +140,12 @@ func NewServer(cfg Config) (*Server, error) {
 		ConnState:         s.conns.state,
 	}
 	return s, nil
+}
+
+func (s *Server) describe(d described) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.described = append(s.described, d)
 }
 
 // Mount serves pattern, in the syntax of http.ServeMux, with a plain handler. It

@@ -60,6 +60,7 @@ func Stream[Req, Event any](on Router, pattern string, f func(context.Context, R
 	s, pattern, opts := on.place(pattern, opts)
 	rt := &route{maxBody: s.cfg.MaxBody, heartbeat: defaultHeartbeat, timeout: firstWait}
 	plan := rt.prepare("stream", pattern, f == nil, reflect.TypeFor[Req](), opts)
+	s.describe(described{rt: rt, plan: plan, resp: reflect.TypeFor[Event](), streaming: true})
 	open := transport.Func[Req, iter.Seq2[Event, error]](func(ctx context.Context, req Req) (iter.Seq2[Event, error], error) {
 		return f(ctx, req), nil
 	}).With(s.cfg.Middleware...)
