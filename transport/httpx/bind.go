@@ -31,6 +31,7 @@ const (
 	inPath   source = "path"
 	inQuery  source = "query"
 	inHeader source = "header"
+	inCookie source = "cookie"
 )
 
 type param struct {
@@ -86,7 +87,7 @@ func compile(t reflect.Type, p pattern) (*plan, error) {
 }
 
 func tagOf(f reflect.StructField) (source, string) {
-	for _, in := range []source{inPath, inQuery, inHeader} {
+	for _, in := range []source{inPath, inQuery, inHeader, inCookie} {
 		if name, ok := f.Tag.Lookup(string(in)); ok {
 			return in, name
 		}
@@ -149,6 +150,10 @@ func (pl *plan) read(r *http.Request, body func() ([]byte, error), v reflect.Val
 			values = []string{r.PathValue(p.name)}
 		case inHeader:
 			values = r.Header[p.name]
+		case inCookie:
+			for _, c := range r.CookiesNamed(p.name) {
+				values = append(values, c.Value)
+			}
 		case inQuery:
 			if query == nil {
 				var err error
@@ -174,8 +179,8 @@ func (pl *plan) read(r *http.Request, body func() ([]byte, error), v reflect.Val
 	return nil
 }
 
-// write is the inverse of read without the body. Zero values of query and header
-// parameters are left out: they read back as what they are.
+// write is the inverse of read without the body. Zero values of other than
+// path parameters are left out: they read back as what they are.
 func (pl *plan) write(v reflect.Value, path map[string]string, query url.Values, header http.Header) error {
 	for i := range pl.params {
 		p := &pl.params[i]
@@ -196,6 +201,18 @@ func (pl *plan) write(v reflect.Value, path map[string]string, query url.Values,
 			query[p.name] = values
 		case inHeader:
 			header[p.name] = values
+		case inCookie:
+			for _, value := range values {
+				c := &http.Cookie{Name: p.name, Value: value, Quoted: strings.ContainsAny(value, " ,")}
+				if err := c.Valid(); err != nil {
+					return fmt.Errorf("httpx: write cookie parameter %q: %w", p.name, err)
+				}
+				if sent := header.Get("Cookie"); sent != "" {
+					header.Set("Cookie", sent+"; "+c.String())
+				} else {
+					header.Set("Cookie", c.String())
+				}
+			}
 		}
 	}
 	return nil

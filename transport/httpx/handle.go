@@ -27,10 +27,17 @@ const timeoutHeader = "Request-Timeout-Ms"
 type RouteOption func(*route)
 
 type route struct {
-	pattern pattern
-	timeout time.Duration
-	maxBody int64
-	status  int
+	pattern   pattern
+	timeout   time.Duration
+	maxBody   int64
+	status    int
+	heartbeat time.Duration // of Stream
+	tagged    bool          // by AutoETag
+	header    http.Header   // of every answer
+
+	summary, description string // for OpenAPI, as what follows
+	tags                 []string
+	answers              []transport.Code
 }
 
 // Timeout replaces Config.Timeout for the route. It panics when d is not
@@ -66,27 +73,17 @@ func Status(code int) RouteOption {
 // the [Status] option, or 200 (204 for struct{}), and with the headers of its
 // Headers() http.Header method. Like http.ServeMux, Handle panics on mistakes that
 // only a programmer can mend: a bad or taken pattern, a tag that cannot work.
-func Handle[Req, Resp any](s *Server, pattern string, f transport.Func[Req, Resp], opts ...RouteOption) {
-	rt := &route{pattern: parsePattern(pattern), timeout: s.cfg.Timeout, maxBody: s.cfg.MaxBody}
-	for _, opt := range opts {
-		opt(rt)
-	}
-	if f == nil {
-		panic("httpx: handle " + pattern + ": the function is nil")
-	}
-	if rt.pattern.method == "" {
-		panic("httpx: handle " + pattern + ": the pattern has no method; write it as \"GET /path\"")
-	}
-	plan, err := compile(reflect.TypeFor[Req](), rt.pattern)
-	if err != nil {
-		panic("httpx: handle " + pattern + ": " + err.Error())
-	}
+func Handle[Req, Resp any](on Router, pattern string, f transport.Func[Req, Resp], opts ...RouteOption) {
+	s, pattern, opts := on.place(pattern, opts)
+	rt := &route{timeout: s.cfg.Timeout, maxBody: s.cfg.MaxBody}
+	plan := rt.prepare("handle", pattern, f == nil, reflect.TypeFor[Req](), opts)
 	if rt.status == 0 {
 		rt.status = http.StatusOK
 		if reflect.TypeFor[Resp]() == reflect.TypeFor[struct{}]() {
 			rt.status = http.StatusNoContent
 		}
 	}
+	s.describe(described{rt: rt, plan: plan, resp: reflect.TypeFor[Resp]()})
 	call := transport.Func[Req, Resp](func(ctx context.Context, req Req) (Resp, error) {
 		resp, err := f(ctx, req)
 		return resp, transport.Executed(err)
@@ -96,8 +93,12 @@ func Handle[Req, Resp any](s *Server, pattern string, f transport.Func[Req, Resp
 		ctx, cancel := context.WithTimeout(r.Context(), rt.budget(r))
 		defer cancel()
 		r = r.WithContext(ctx)
+		rt.mark(res)
 		var req Req
-		err := bind(plan, rt, res, r, &req)
+		err := acceptable(r.Header, "application/json")
+		if err == nil {
+			err = bind(plan, rt, res, r, &req)
+		}
 		if err == nil && ctx.Err() != nil {
 			err = ctx.Err()
 		}
@@ -113,8 +114,35 @@ func Handle[Req, Resp any](s *Server, pattern string, f transport.Func[Req, Resp
 			res.fail(r, afterCall(ctx, err))
 			return
 		}
-		res.succeed(r, rt.status, resp)
+		res.succeed(r, rt, resp)
 	})})
+}
+
+// prepare completes the route or panics with what is wrong.
+func (rt *route) prepare(verb, pattern string, missing bool, req reflect.Type, opts []RouteOption) *plan {
+	rt.pattern = parsePattern(pattern)
+	for _, opt := range opts {
+		opt(rt)
+	}
+	if missing {
+		panic("httpx: " + verb + " " + pattern + ": the function is nil")
+	}
+	if rt.pattern.method == "" {
+		panic("httpx: " + verb + " " + pattern + ": the pattern has no method; write it as \"GET /path\"")
+	}
+	plan, err := compile(req, rt.pattern)
+	if err != nil {
+		panic("httpx: " + verb + " " + pattern + ": " + err.Error())
+	}
+	return plan
+}
+
+// mark puts the route's own headers on an answer.
+func (rt *route) mark(res *response) {
+	header := res.Header()
+	for name, values := range rt.header {
+		header[name] = append(header[name], values...)
+	}
 }
 
 // budget is the smaller of what the route allows and what the caller waits for. A
@@ -234,7 +262,8 @@ func isJSON(contentType string) bool {
 	return media == "application/json" || (strings.HasPrefix(media, "application/") && strings.HasSuffix(media, "+json"))
 }
 
-func (res *response) succeed(r *http.Request, status int, resp any) {
+func (res *response) succeed(r *http.Request, rt *route, resp any) {
+	status := rt.status
 	if sc, ok := resp.(interface{ StatusCode() int }); ok {
 		if status = sc.StatusCode(); status < 200 || status > 599 {
 			res.fail(r, transport.Errorf(transport.Internal, "", "internal error").
@@ -248,11 +277,18 @@ func (res *response) succeed(r *http.Request, status int, resp any) {
 			header[http.CanonicalHeaderKey(name)] = values
 		}
 	}
+	if status < 300 && res.validators(resp).unchanged(r) {
+		status = http.StatusNotModified
+	}
 	if status == http.StatusNoContent || status == http.StatusNotModified {
 		res.WriteHeader(status)
 		return
 	}
-	if err := res.json(status, "application/json", resp); err != nil {
+	var revise func([]byte) int
+	if rt.tagged && status == http.StatusOK {
+		revise = func(body []byte) int { return res.tag(r, body) }
+	}
+	if err := res.json(status, "application/json", resp, revise); err != nil {
 		res.fail(r, transport.Errorf(transport.Internal, "", "internal error").WithCause(err))
 	}
 }
@@ -266,8 +302,9 @@ const maxPooled = 64 << 10
 // memory already.
 const writeTimeout = 30 * time.Second
 
-// json encodes before it writes, so an encoding error leaves the answer open.
-func (res *response) json(status int, contentType string, value any) error {
+// json encodes before it writes, so an encoding error leaves the answer open. revise,
+// if not nil, looks at the body and chooses the status.
+func (res *response) json(status int, contentType string, value any, revise func([]byte) int) error {
 	buf := buffers.Get().(*bytes.Buffer)
 	buf.Reset()
 	defer func() {
@@ -277,6 +314,12 @@ func (res *response) json(status int, contentType string, value any) error {
 	}()
 	if err := json.NewEncoder(buf).Encode(value); err != nil {
 		return fmt.Errorf("httpx: encode %T: %w", value, err)
+	}
+	if revise != nil {
+		if status = revise(buf.Bytes()); status == http.StatusNotModified {
+			res.WriteHeader(status)
+			return nil
+		}
 	}
 	header := res.Header()
 	if header.Get("Content-Type") == "" || contentType == transport.ProblemType {

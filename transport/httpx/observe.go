@@ -192,7 +192,7 @@ func (res *response) WriteHeader(status int) {
 		res.muted = true
 		return
 	}
-	if res.server.draining.Load() {
+	if res.server.draining.Err() != nil {
 		res.Header().Set("Connection", "close")
 	}
 	res.ResponseWriter.WriteHeader(status)
@@ -244,5 +244,5 @@ func (res *response) fail(r *http.Request, err error) {
 	for name, values := range e.Headers() {
 		header[name] = values
 	}
-	_ = res.json(problem.Status, transport.ProblemType, problem) // strings and numbers always encode
+	_ = res.json(problem.Status, transport.ProblemType, problem, nil) // strings and numbers always encode
 }

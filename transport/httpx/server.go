@@ -8,7 +8,6 @@ import (
 	"net"
 	"net/http"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/go-kit/kit/endpoint"
@@ -97,13 +96,16 @@ type Server struct {
 	http    *http.Server
 	conns   *conns
 
-	mu       sync.Mutex
-	listener net.Listener
-	accepted chan struct{} // closed when Serve accepts no more; nil before Serve
-	stop     sync.Once
-	stopping chan struct{} // closed when Shutdown starts
-	stopped  chan struct{} // closed when Shutdown is done
-	draining atomic.Bool
+	mu        sync.Mutex
+	described []described
+	listener  net.Listener
+	accepted  chan struct{} // closed when Serve accepts no more; nil before Serve
+	stop      sync.Once
+	stopping  chan struct{} // closed when Shutdown starts
+	stopped   chan struct{} // closed when Shutdown is done
+
+	draining context.Context // ends when Drain is called
+	drain    context.CancelFunc
 }
 
 // NewServer returns a server without routes that is not listening yet.
@@ -116,7 +118,10 @@ func NewServer(cfg Config) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
+	draining, drain := context.WithCancel(context.Background())
 	s := &Server{
+		draining: draining,
+		drain:    drain,
 		cfg:      cfg,
 		mux:      http.NewServeMux(),
 		tracer:   cfg.TracerProvider.Tracer(instrumentation),
@@ -135,6 +140,12 @@ func NewServer(cfg Config) (*Server, error) {
 		ConnState:         s.conns.state,
 	}
 	return s, nil
+}
+
+func (s *Server) describe(d described) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.described = append(s.described, d)
 }
 
 // Mount serves pattern, in the syntax of http.ServeMux, with a plain handler. It
@@ -237,10 +248,10 @@ func (s *Server) ServeListener(l net.Listener) error {
 	return s.Serve()
 }
 
-// Drain asks clients to leave: from now on every answer says Connection: close.
-// The server goes on to accept and to answer, for the time it takes until nobody
-// sends it new requests.
-func (s *Server) Drain() { s.draining.Store(true) }
+// Drain asks clients to leave: from now on every answer says Connection: close, and
+// streams end. The server goes on to accept and to answer, for the time it takes
+// until nobody sends it new requests.
+func (s *Server) Drain() { s.drain() }
 
 // Shutdown stops accepting, closes connections that carry no request, lets every
 // request of which a byte was read have its complete answer, and returns when the
