@@ -203,6 +203,7 @@ func (pl *plan) write(v reflect.Value, path map[string]string, query url.Values,
 			header[p.name] = values
 		case inCookie:
 			for _, value := range values {
+				//nolint:gosec // a client sends name and value; the attributes are the server's
 				c := &http.Cookie{Name: p.name, Value: value, Quoted: strings.ContainsAny(value, " ,")}
 				if err := c.Valid(); err != nil {
 					return fmt.Errorf("httpx: write cookie parameter %q: %w", p.name, err)

@@ -3,6 +3,7 @@ package httpx
 import (
 	"fmt"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -52,8 +53,7 @@ func (g *Group) place(pattern string, opts []RouteOption) (*Server, string, []Ro
 	if pattern = g.prefix + path; found {
 		pattern = method + " " + pattern
 	}
-	all := append(g.opts[:len(g.opts):len(g.opts)], opts...)
-	return g.parent.place(pattern, all)
+	return g.parent.place(pattern, slices.Concat(g.opts, opts))
 }
 
 // Deprecated tells callers since when, or from when on, a route should not be used

@@ -361,18 +361,27 @@ func (o *openAPI) object(t reflect.Type, keep func(reflect.StructField) bool) ma
 // anything from elsewhere.
 func renderAPI(text []byte, source string) ([]byte, error) {
 	var doc struct {
-		Info  struct{ Title, Version, Description string }
+		Info struct {
+			Title       string `json:"title"`
+			Version     string `json:"version"`
+			Description string `json:"description"`
+		} `json:"info"`
 		Paths map[string]map[string]struct {
-			Summary, Description string
-			Deprecated           bool
-			Parameters           []struct {
-				Name, In, Description string
-				Schema                json.RawMessage
-			}
-			RequestBody json.RawMessage
-			Responses   map[string]json.RawMessage
-		}
-		Components struct{ Schemas map[string]json.RawMessage }
+			Summary     string `json:"summary"`
+			Description string `json:"description"`
+			Deprecated  bool   `json:"deprecated"`
+			Parameters  []struct {
+				Name        string          `json:"name"`
+				In          string          `json:"in"`
+				Description string          `json:"description"`
+				Schema      json.RawMessage `json:"schema"`
+			} `json:"parameters"`
+			RequestBody json.RawMessage            `json:"requestBody"`
+			Responses   map[string]json.RawMessage `json:"responses"`
+		} `json:"paths"`
+		Components struct {
+			Schemas map[string]json.RawMessage `json:"schemas"`
+		} `json:"components"`
 	}
 	if err := json.Unmarshal(text, &doc); err != nil {
 		return nil, fmt.Errorf("httpx: render API: %w", err)

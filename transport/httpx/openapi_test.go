@@ -103,7 +103,9 @@ func TestOpenAPI(t *testing.T) {
 func checkReferences(t *testing.T, text []byte) {
 	t.Helper()
 	var doc struct {
-		Components struct{ Schemas map[string]any }
+		Components struct {
+			Schemas map[string]any `json:"schemas"`
+		} `json:"components"`
 	}
 	if err := json.Unmarshal(text, &doc); err != nil {
 		t.Fatal(err)

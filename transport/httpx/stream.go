@@ -182,7 +182,10 @@ func (o *eventStream) fail(err error) {
 	if problem.Status >= 500 {
 		o.res.err = err
 	}
-	data, _ := json.Marshal(problem) // strings and numbers always encode
+	data, err := json.Marshal(problem)
+	if err != nil {
+		return // strings and finite numbers always encode
+	}
 	_ = o.write(append(append([]byte("event: error\ndata: "), data...), '\n', '\n'))
 }
 
