@@ -101,24 +101,6 @@ func (e *HedgeError) NotExecuted() bool {
 	return true
 }
 
-// HedgePanic is what a [Hedge] panics with on its caller's goroutine when an
-// attempt panicked on its own.
-type HedgePanic struct {
-	Value any    // what the attempt panicked with
-	Stack []byte // of the attempt
-}
-
-// Error gives the value and the stack of the attempt.
-func (p *HedgePanic) Error() string {
-	return fmt.Sprintf("%v\n\nin an attempt of a hedge:\n%s", p.Value, p.Stack)
-}
-
-// Unwrap returns the value if it is an error.
-func (p *HedgePanic) Unwrap() error {
-	err, _ := p.Value.(error)
-	return err
-}
-
 // Hedge starts another attempt when one takes long, and the first success wins: it
 // trades some load for the slowest answers (Dean and Barroso, "The Tail at Scale",
 // CACM 2013). The operation must be idempotent, because the callee may well do it
@@ -199,7 +181,7 @@ func (h *Hedge) delay() time.Duration {
 // The error of a single attempt is returned as it is, those of several as a
 // *[HedgeError]; the result beside an error is that of the attempt that ended last.
 // Attempts are told apart by [AttemptFromContext]. A panic of an attempt cancels
-// the others and goes on as a *[HedgePanic] on the caller's goroutine; Goexit in
+// the others and goes on as a *[PanicError] on the caller's goroutine; Goexit in
 // one is a failure of that attempt. A context that is done runs nothing beside the
 // first attempt.
 func (h *Hedge) Run(ctx context.Context, next Next) error {
@@ -241,7 +223,7 @@ type runner struct {
 	start  time.Time
 	end    time.Duration // how long it took
 	err    error
-	panic  *HedgePanic
+	panic  *PanicError
 }
 
 func (r *race) run() error {
@@ -325,7 +307,7 @@ func (r *race) attempt(a *runner) {
 		if !returned {
 			a.err = errHedgeExit
 			if v := recover(); v != nil {
-				a.panic = &HedgePanic{Value: v, Stack: debug.Stack()}
+				a.panic = &PanicError{Value: v, Stack: debug.Stack()}
 			}
 		}
 		a.end = time.Since(a.start)

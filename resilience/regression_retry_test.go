@@ -31,7 +31,7 @@ func TestRegressionPanicInAHedgeReachesTheCaller(t *testing.T) {
 				panic(boom)
 			})
 		}()
-		carried, ok := caught.(*resilience.HedgePanic)
+		carried, ok := caught.(*resilience.PanicError)
 		if !ok || carried.Value != boom || !errors.Is(carried, boom) {
 			t.Fatalf("recovered %v", caught)
 		}

@@ -2,28 +2,9 @@ package resilience
 
 import (
 	"context"
-	"fmt"
 	"runtime/debug"
 	"sync"
 )
-
-// FlightPanic is what [SingleFlight.Do] panics with, in every caller, when the
-// function panicked on its own goroutine.
-type FlightPanic struct {
-	Value any    // what the function panicked with
-	Stack []byte // of the function
-}
-
-// Error gives the value and the stack of the function.
-func (p *FlightPanic) Error() string {
-	return fmt.Sprintf("%v\n\nin a single flight:\n%s", p.Value, p.Stack)
-}
-
-// Unwrap returns the value if it is an error.
-func (p *FlightPanic) Unwrap() error {
-	err, _ := p.Value.(error)
-	return err
-}
 
 // SingleFlight runs a function once for all callers that ask for the same key at
 // the same time. Safe for concurrent use.
@@ -60,7 +41,7 @@ type flight[T any] struct {
 	done   chan struct{}
 	result T
 	err    error
-	panic  *FlightPanic
+	panic  *PanicError
 }
 
 // NewSingleFlight returns a decorator of fn, which must not be nil. fn should
@@ -74,7 +55,7 @@ func NewSingleFlight[K comparable, T any](fn func(context.Context, K) (T, error)
 
 // Do runs the function for key, or waits for the execution under way, and returns
 // its result. Once ctx is done it starts and joins nothing. A panic of the function
-// is raised again in every caller, as a *[FlightPanic], and dropped if all have
+// is raised again in every caller, as a *[PanicError], and dropped if all have
 // left; [runtime.Goexit] in it is an error to them.
 func (s *SingleFlight[K, T]) Do(ctx context.Context, key K) (T, error) {
 	if err := ctx.Err(); err != nil {
@@ -138,7 +119,7 @@ func (s *SingleFlight[K, T]) fly(ctx context.Context, key K, f *flight[T]) {
 		if !returned {
 			// recover returns nil for Goexit alone: a panic(nil) has a value since Go 1.21.
 			if v := recover(); v != nil {
-				f.panic = &FlightPanic{Value: v, Stack: debug.Stack()}
+				f.panic = &PanicError{Value: v, Stack: debug.Stack()}
 			}
 		}
 		s.land(key, f)

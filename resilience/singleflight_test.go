@@ -146,7 +146,7 @@ func TestSingleFlightPanicReachesEveryCaller(t *testing.T) {
 				for range 3 {
 					wg.Go(func() {
 						defer func() {
-							p, ok := recover().(*resilience.FlightPanic)
+							p, ok := recover().(*resilience.PanicError)
 							if ok && p.Value == any(errDown) && errors.Is(p, errDown) && strings.Contains(p.Error(), "TestSingleFlightPanic") {
 								panicked.Add(1) // and says where it was raised
 							}

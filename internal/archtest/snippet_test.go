@@ -59,6 +59,12 @@ func TestDocumentationCompiles(t *testing.T) {
 	if len(packages) == 0 {
 		t.Fatal("the documentation has no runnable program")
 	}
+	buildOverlay(t, dir, overlay, packages)
+}
+
+// buildOverlay builds packages whose files are elsewhere.
+func buildOverlay(t *testing.T, dir string, overlay map[string]string, packages []string) {
+	t.Helper()
 	data, err := json.Marshal(map[string]any{"Replace": overlay})
 	if err != nil {
 		t.Fatal(err)
