@@ -1,0 +1,124 @@
+package auth
+
+import (
+	"crypto/sha256"
+	"sync"
+	"time"
+)
+
+// shards keeps verifications on many cores from waiting for one lock. A small
+// cache has one, so that its bound is exact.
+const (
+	shards     = 16
+	smallCache = 1024
+)
+
+// cache holds what was found out about tokens that are good. Each shard has two
+// generations: when the young one is full it becomes the old one, and what is asked
+// for again moves up. That bounds the memory and keeps what is used, with one map
+// look-up for the usual hit and no list to maintain.
+type cache[K comparable] struct {
+	shards []shard[K]
+	half   int // entries of one generation
+}
+
+type shard[K comparable] struct {
+	mu         sync.RWMutex
+	young, old map[K]cached
+}
+
+type cached struct {
+	claims *Claims
+	until  time.Time
+}
+
+func newCache[K comparable](size int) *cache[K] {
+	n := shards
+	if size < smallCache {
+		n = 1
+	}
+	return &cache[K]{shards: make([]shard[K], n), half: max(1, size/n/2)}
+}
+
+// get compares the whole key. spread chooses the shard.
+func (c *cache[K]) get(key K, spread byte, now time.Time) *Claims {
+	s := &c.shards[int(spread)%len(c.shards)]
+	s.mu.RLock()
+	e, young := s.young[key]
+	ok := young
+	if !young {
+		e, ok = s.old[key]
+	}
+	s.mu.RUnlock()
+	if !ok || !now.Before(e.until) {
+		return nil
+	}
+	if !young {
+		c.put(key, spread, e)
+	}
+	return e.claims
+}
+
+func (c *cache[K]) put(key K, spread byte, e cached) {
+	s := &c.shards[int(spread)%len(c.shards)]
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.young == nil || len(s.young) >= c.half {
+		s.young, s.old = make(map[K]cached, min(c.half, 64)), s.young
+	}
+	delete(s.old, key)
+	s.young[key] = e
+}
+
+func (c *cache[K]) len() int {
+	n := 0
+	for i := range c.shards {
+		s := &c.shards[i]
+		s.mu.RLock()
+		n += len(s.young) + len(s.old)
+		s.mu.RUnlock()
+	}
+	return n
+}
+
+// tokenCache is one of two caches, or neither.
+type tokenCache struct {
+	plain  *cache[string]
+	digest *cache[[sha256.Size]byte]
+}
+
+// get is called with well-formed tokens only, which are longer than spreadAt.
+func (t *tokenCache) get(token string, now time.Time) *Claims {
+	switch {
+	case t.plain != nil:
+		return t.plain.get(token, token[len(token)-spreadAt], now)
+	case t.digest != nil:
+		sum := sha256.Sum256([]byte(token))
+		return t.digest.get(sum, sum[0], now)
+	}
+	return nil
+}
+
+func (t *tokenCache) put(token string, e cached) {
+	switch {
+	case t.plain != nil:
+		t.plain.put(token, token[len(token)-spreadAt], e)
+	case t.digest != nil:
+		sum := sha256.Sum256([]byte(token))
+		t.digest.put(sum, sum[0], e)
+	}
+}
+
+func (t *tokenCache) len() int {
+	switch {
+	case t.plain != nil:
+		return t.plain.len()
+	case t.digest != nil:
+		return t.digest.len()
+	}
+	return 0
+}
+
+// spreadAt counts from the end of a token, where the signature is: as good as random,
+// except for its last character, which may hold only two bits.
+const spreadAt = 3
