@@ -140,7 +140,8 @@ func HTTPToContext(ctx context.Context, r *http.Request) context.Context {
 
 // Endpoint is go-kit middleware. It finds the request that [Guard.Carry] or
 // [HTTPToContext] has kept, or that of a gRPC server, and refuses where there is none.
-// A caller that this guard has recognised already is not asked again.
+// A caller that this guard has recognised already is not asked again. In a grpcx.Server
+// it belongs to Middleware, beside [Guard.Stream] among the Options.
 func (g *Guard) Endpoint(next endpoint.Endpoint) endpoint.Endpoint {
 	return func(ctx context.Context, request any) (any, error) {
 		if k, _ := ctx.Value(knownKey{}).(known); k.guard == g {
