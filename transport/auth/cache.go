@@ -81,42 +81,44 @@ func (c *cache[K]) len() int {
 	return n
 }
 
-// tokenCache is one of two caches, or neither.
+// tokenCache is made of functions, because what is in a function cannot be printed.
+// get and put are called with tokens longer than spreadAt only.
 type tokenCache struct {
-	plain  *cache[string]
-	digest *cache[[sha256.Size]byte]
+	get func(token string, now time.Time) *Claims
+	put func(token string, e cached)
+	len func() int
 }
 
-// get is called with well-formed tokens only, which are longer than spreadAt.
-func (t *tokenCache) get(token string, now time.Time) *Claims {
-	switch {
-	case t.plain != nil:
-		return t.plain.get(token, token[len(token)-spreadAt], now)
-	case t.digest != nil:
-		sum := sha256.Sum256([]byte(token))
-		return t.digest.get(sum, sum[0], now)
-	}
-	return nil
-}
-
-func (t *tokenCache) put(token string, e cached) {
-	switch {
-	case t.plain != nil:
-		t.plain.put(token, token[len(token)-spreadAt], e)
-	case t.digest != nil:
-		sum := sha256.Sum256([]byte(token))
-		t.digest.put(sum, sum[0], e)
+func noTokens() tokenCache {
+	return tokenCache{
+		get: func(string, time.Time) *Claims { return nil },
+		put: func(string, cached) {},
+		len: func() int { return 0 },
 	}
 }
 
-func (t *tokenCache) len() int {
-	switch {
-	case t.plain != nil:
-		return t.plain.len()
-	case t.digest != nil:
-		return t.digest.len()
+func wholeTokens(size int) tokenCache {
+	c := newCache[string](size)
+	return tokenCache{
+		get: func(token string, now time.Time) *Claims { return c.get(token, token[len(token)-spreadAt], now) },
+		put: func(token string, e cached) { c.put(token, token[len(token)-spreadAt], e) },
+		len: c.len,
 	}
-	return 0
+}
+
+func digestsOfTokens(size int) tokenCache {
+	c := newCache[[sha256.Size]byte](size)
+	return tokenCache{
+		get: func(token string, now time.Time) *Claims {
+			sum := sha256.Sum256([]byte(token))
+			return c.get(sum, sum[0], now)
+		},
+		put: func(token string, e cached) {
+			sum := sha256.Sum256([]byte(token))
+			c.put(sum, sum[0], e)
+		},
+		len: c.len,
+	}
 }
 
 // spreadAt counts from the end of a token, where the signature is: as good as random,

@@ -13,5 +13,6 @@ func VerifyCompact(k Key, token string) error {
 	if err != nil {
 		return err
 	}
-	return k.method.Verify(signed, signature, k.verify)
+	m := k.material()
+	return m.method.Verify(signed, signature, m.verify)
 }

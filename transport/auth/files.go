@@ -62,15 +62,15 @@ type Files struct {
 	pair              atomic.Pointer[material]
 	reloads, failures atomic.Uint64
 
-	mu      sync.Mutex // held while reading
-	looked  atomic.Int64
-	content [3][]byte
+	mu     sync.Mutex // held while reading
+	looked atomic.Int64
 }
 
 // material is immutable.
 type material struct {
-	cert  *tls.Certificate
-	roots *x509.CertPool
+	content [3][]byte // of the files it was made from
+	cert    *tls.Certificate
+	roots   *x509.CertPool
 }
 
 // NewFiles reads the files and fails if they cannot be used.
@@ -102,7 +102,6 @@ func NewFiles(cfg FilesConfig) (*Files, error) {
 	if err != nil {
 		return nil, err
 	}
-	f.content = content
 	f.pair.Store(m)
 	return f, nil
 }
@@ -118,12 +117,11 @@ func (f *Files) current() *material {
 	f.looked.Store(now)
 	content, err := f.read()
 	if err == nil {
-		if same(content, f.content) {
-			return f.pair.Load()
+		if old := f.pair.Load(); same(content, old.content) {
+			return old
 		}
 		var m *material
 		if m, err = load(content); err == nil {
-			f.content = content
 			f.pair.Store(m)
 			f.reloads.Add(1)
 			f.cfg.Logger.LogAttrs(context.Background(), slog.LevelInfo, "certificates reloaded", slog.Time("not_after", f.Stats().NotAfter))
@@ -152,7 +150,7 @@ func (f *Files) read() (content [3][]byte, err error) {
 }
 
 func load(content [3][]byte) (*material, error) {
-	var m material
+	m := material{content: content}
 	if content[0] != nil {
 		cert, err := tls.X509KeyPair(content[0], content[1])
 		if err != nil {

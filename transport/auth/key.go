@@ -67,6 +67,13 @@ const (
 // Key is a key pinned to one algorithm. It is immutable. Printing it in any way
 // shows its id and algorithm, never what is in it.
 type Key struct {
+	// A function, because fmt does not call the methods of what is in an unexported
+	// field of somebody's struct, and finds its way through everything else, by "%s"
+	// even through pointers.
+	material func() *keyMaterial
+}
+
+type keyMaterial struct {
 	id      string
 	alg     Algorithm
 	method  jwt.SigningMethod
@@ -79,7 +86,7 @@ type Key struct {
 // RSA, ECDSA or Ed25519 public key, or a private key, which verifies and signs. RSA
 // keys have between 2048 and 8192 bits. A secret is copied.
 func NewKey(id string, alg Algorithm, material any) (Key, error) {
-	k := Key{id: id, alg: alg, method: methods[alg]}
+	k := &keyMaterial{id: id, alg: alg, method: methods[alg]}
 	bad := func(rule, fix string) (Key, error) {
 		return Key{}, configError("key", "material", fmt.Sprintf("(%T)", material), rule, fix)
 	}
@@ -130,7 +137,7 @@ func NewKey(id string, alg Algorithm, material any) (Key, error) {
 	default:
 		return bad("is a kind of private key that cannot sign tokens here", "pass *rsa.PrivateKey, *ecdsa.PrivateKey or ed25519.PrivateKey")
 	}
-	return k, nil
+	return Key{func() *keyMaterial { return k }}, nil
 }
 
 // ParsePEM reads the first block of a PEM file: a public key, a certificate or a
@@ -170,18 +177,30 @@ func parseDER(block *pem.Block) (any, error) {
 	return nil, errors.New("unknown type of block")
 }
 
-// ID returns the "kid", which may be empty.
-func (k Key) ID() string { return k.id }
+func (k Key) isZero() bool { return k.material == nil }
 
-// Algorithm returns the one algorithm of the key.
-func (k Key) Algorithm() Algorithm { return k.alg }
+// ID returns the "kid", which may be empty.
+func (k Key) ID() string {
+	if k.isZero() {
+		return ""
+	}
+	return k.material().id
+}
+
+// Algorithm returns the one algorithm of the key, "" for the zero Key.
+func (k Key) Algorithm() Algorithm {
+	if k.isZero() {
+		return ""
+	}
+	return k.material().alg
+}
 
 // CanSign reports whether the key has a private part or is a secret.
-func (k Key) CanSign() bool { return k.private != nil }
+func (k Key) CanSign() bool { return !k.isZero() && k.material().private != nil }
 
 // Format prints id and algorithm whatever the verb, so that %+v and %#v show no
 // secret.
-func (k Key) Format(f fmt.State, _ rune) { fmt.Fprintf(f, "key %q %s", k.id, k.alg) }
+func (k Key) Format(f fmt.State, _ rune) { fmt.Fprintf(f, "key %q %s", k.ID(), k.Algorithm()) }
 
 // MarshalJSON returns what Format prints, because a secret must not leave by
 // accident; [JWKS] publishes keys.
@@ -333,8 +352,11 @@ func JWKS(keys ...Key) ([]byte, error) {
 	}{Keys: []jwk{}}
 	text := base64.RawURLEncoding.EncodeToString
 	for _, k := range keys {
-		j := jwk{Kid: k.id, Alg: string(k.alg), Use: "sig"}
-		switch pub := k.verify.(type) {
+		if k.isZero() {
+			return nil, errors.New("auth: publish keys: one is the zero Key")
+		}
+		j := jwk{Kid: k.ID(), Alg: string(k.Algorithm()), Use: "sig"}
+		switch pub := k.material().verify.(type) {
 		case *rsa.PublicKey:
 			j.Kty, j.N, j.E = "RSA", text(pub.N.Bytes()), text(big.NewInt(int64(pub.E)).Bytes())
 		case *ecdsa.PublicKey:

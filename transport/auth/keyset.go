@@ -19,7 +19,7 @@ func NewStaticKeys(keys ...Key) (*StaticKeys, error) {
 		return nil, configError("static keys", "len(keys)", len(keys), "must be between 1 and 128", "pass the keys of the issuer")
 	}
 	for _, k := range keys {
-		if k.method == nil {
+		if k.isZero() {
 			return nil, configError("static keys", "key", k, "is the zero Key", "make keys with NewKey, ParsePEM or ParseJWK")
 		}
 	}
@@ -40,7 +40,7 @@ type keyIndex struct {
 func newKeyIndex(keys []Key) keyIndex {
 	x := keyIndex{all: append([]Key(nil), keys...), byID: make(map[string][]Key, len(keys))}
 	for _, k := range keys {
-		x.byID[k.id] = append(x.byID[k.id], k)
+		x.byID[k.ID()] = append(x.byID[k.ID()], k)
 	}
 	return x
 }

@@ -11,6 +11,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -391,9 +392,9 @@ func TestDiscovery(t *testing.T) {
 func TestRemoteKeysOverARealServer(t *testing.T) {
 	t.Parallel()
 	keys := newIDP("ES256").keys
-	var moved bool
+	var moved atomic.Bool
 	srv := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if moved && r.URL.Path == "/" {
+		if moved.Load() && r.URL.Path == "/" {
 			http.Redirect(w, r, "/elsewhere", http.StatusFound)
 			return
 		}
@@ -414,7 +415,7 @@ func TestRemoteKeysOverARealServer(t *testing.T) {
 	if found, err := own.Find(t.Context(), "ES256"); err != nil || len(found) != 1 {
 		t.Errorf("got %v, %v", found, err)
 	}
-	moved = true
+	moved.Store(true)
 	if _, err := own.Find(t.Context(), "other"); err == nil || !strings.Contains(err.Error(), "302") {
 		t.Errorf("got %v, want the redirect refused", err)
 	}

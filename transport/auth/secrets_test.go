@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"os"
 	"strings"
 	"testing"
 
@@ -41,11 +42,16 @@ func TestNothingSecretIsShown(t *testing.T) {
 	signed := must(signing.Token(context.Background()))
 	keys := must(auth.NewAPIKeys(auth.APIKeysConfig{Store: auth.StaticAPIKeys()}))
 
+	folder := newStore(t, newCA(t), leafOptions{})
+	certificates := files(t, folder, nil)
+	pemKey := string(must(os.ReadFile(folder.key)))[40:80]
+
 	values := map[string]any{
 		"key": key, "pointer to key": &key, "private key": private, "keys": []auth.Key{key, private}, "in a struct": struct{ K auth.Key }{key},
 		"claims": good, "in a slice": []*auth.Claims{good}, "identity": auth.Identity{Principal: good.Principal, Claims: good},
 		"secret": auth.Secret(password), "config": credentials, "signer config": auth.SignerConfig{Key: key},
-		"key set": must(auth.NewStaticKeys(key, private)),
+		"key set": must(auth.NewStaticKeys(key, private)), "unexported field": struct{ k auth.Key }{key}, "signer": signing, "token source": source, "verifier": v,
+		"transport": auth.NewTransport(signing, nil), "call credentials": auth.NewCallCredentials(signing), "files": certificates,
 	}
 	fails := func(name string, err error) {
 		if err == nil {
@@ -82,7 +88,7 @@ func TestNothingSecretIsShown(t *testing.T) {
 	hidden := map[string]string{
 		"secret": word, "secret in base64": encode(word)[:40], "secret in hex": hex.EncodeToString([]byte(word)), "secret as numbers": "99 111 114 114 101 99 116",
 		"token": token[:40], "forged token": forged[len(forged)-40:], "signed token": signed[:40], "signature": signed[len(signed)-20:],
-		"client's password": password, "API key": apiKey, "personal data": personal, "curve": "P-256",
+		"client's password": password, "API key": apiKey, "personal data": personal, "private key": pemKey, "private key as numbers": strings.Trim(fmt.Sprint([]byte(pemKey)), "[]"),
 	}
 	look := func(name, how, text string) {
 		for what, s := range hidden {
@@ -93,9 +99,6 @@ func TestNothingSecretIsShown(t *testing.T) {
 	}
 	for name, value := range values {
 		for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%d"} {
-			if name == "config" && verb == "%#v" || name == "key set" {
-				continue // holds a client, or pointers; fmt prints addresses there
-			}
 			look(name, verb, fmt.Sprintf(verb, value))
 		}
 		if data, err := json.Marshal(value); err == nil {

@@ -27,7 +27,8 @@ type TokenSource interface {
 	Token(ctx context.Context) (string, error)
 }
 
-// Secret is a string that does not show when it is printed, logged or encoded.
+// Secret is a string that does not show when it is printed, logged or encoded. fmt
+// cannot be kept from printing it out of an unexported field of somebody else's struct.
 type Secret string
 
 // redacted stands for a secret.
@@ -69,8 +70,15 @@ const (
 	maxLife = 365 * 24 * time.Hour
 )
 
-func newTokens(get func(ctx context.Context) (fetched, error)) *tokens {
-	return &tokens{get: get, base: time.Now()}
+// holder is made of functions, because what is in a function cannot be printed.
+type holder struct {
+	token  func(ctx context.Context) (string, error)
+	forget func(token string)
+}
+
+func hold(get func(ctx context.Context) (fetched, error)) holder {
+	t := &tokens{get: get, base: time.Now()}
+	return holder{token: t.current, forget: t.forget}
 }
 
 func (t *tokens) now() time.Duration { return max(0, time.Since(t.base)) }
@@ -162,10 +170,7 @@ type SignerConfig struct {
 
 // Signer is a [TokenSource] that signs tokens itself. Each is used until shortly
 // before its end, so signing costs nothing per call.
-type Signer struct {
-	cfg    SignerConfig
-	tokens *tokens
-}
+type Signer struct{ holder holder }
 
 const (
 	defaultLife = 5 * time.Minute
@@ -199,39 +204,38 @@ func NewSigner(cfg SignerConfig) (*Signer, error) {
 		}
 	}
 	cfg.Audience, cfg.Scopes, cfg.Claims = slices.Clone(cfg.Audience), slices.Clone(cfg.Scopes), maps.Clone(cfg.Claims)
-	s := &Signer{cfg: cfg}
-	s.tokens = newTokens(func(context.Context) (fetched, error) {
-		token, err := s.sign()
-		return fetched{token, cfg.Life}, err
-	})
-	if _, err := s.sign(); err != nil {
+	if _, err := cfg.sign(); err != nil {
 		return nil, fmt.Errorf("auth: configure signer: Key cannot sign Claims: %w; use claims that encoding/json can encode", err)
 	}
-	return s, nil
+	return &Signer{hold(func(context.Context) (fetched, error) {
+		token, err := cfg.sign()
+		return fetched{token, cfg.Life}, err
+	})}, nil
 }
 
-func (s *Signer) sign() (string, error) {
+func (cfg *SignerConfig) sign() (string, error) {
 	now := time.Now()
-	claims := make(jwt.MapClaims, len(s.cfg.Claims)+7)
-	maps.Copy(claims, s.cfg.Claims)
-	claims["iss"], claims["sub"], claims["aud"] = s.cfg.Issuer, s.cfg.Subject, s.cfg.Audience
-	claims["iat"], claims["exp"] = now.Unix(), now.Add(s.cfg.Life).Unix()
+	claims := make(jwt.MapClaims, len(cfg.Claims)+7)
+	maps.Copy(claims, cfg.Claims)
+	claims["iss"], claims["sub"], claims["aud"] = cfg.Issuer, cfg.Subject, cfg.Audience
+	claims["iat"], claims["exp"] = now.Unix(), now.Add(cfg.Life).Unix()
 	claims["jti"] = flow.NewID()
-	if len(s.cfg.Scopes) > 0 {
-		claims["scope"] = strings.Join(s.cfg.Scopes, " ")
+	if len(cfg.Scopes) > 0 {
+		claims["scope"] = strings.Join(cfg.Scopes, " ")
 	}
-	t := jwt.NewWithClaims(s.cfg.Key.method, claims)
-	if s.cfg.Key.id != "" {
-		t.Header["kid"] = s.cfg.Key.id
+	k := cfg.Key.material()
+	t := jwt.NewWithClaims(k.method, claims)
+	if k.id != "" {
+		t.Header["kid"] = k.id
 	}
-	return t.SignedString(s.cfg.Key.private)
+	return t.SignedString(k.private)
 }
 
 // Token returns the current token, or signs the next one.
-func (s *Signer) Token(ctx context.Context) (string, error) { return s.tokens.current(ctx) }
+func (s *Signer) Token(ctx context.Context) (string, error) { return s.holder.token(ctx) }
 
 // Forget drops a token that a callee has refused.
-func (s *Signer) Forget(token string) { s.tokens.forget(token) }
+func (s *Signer) Forget(token string) { s.holder.forget(token) }
 
 // ClientCredentialsConfig describes [ClientCredentials].
 type ClientCredentialsConfig struct {
@@ -261,10 +265,7 @@ type ClientCredentialsConfig struct {
 // grant of OAuth 2.0 (RFC 6749, section 4.4) and uses each until shortly before its
 // end. While the endpoint is out of reach, the old token is used as long as it is
 // good. It starts no goroutine.
-type ClientCredentials struct {
-	cfg    ClientCredentialsConfig
-	tokens *tokens
-}
+type ClientCredentials struct{ holder holder }
 
 // maxTokenAnswer bounds the answer of a token endpoint, in bytes.
 const maxTokenAnswer = 64 << 10
@@ -290,24 +291,22 @@ func NewClientCredentials(cfg ClientCredentialsConfig) (*ClientCredentials, erro
 		cfg.Client = newClient()
 	}
 	cfg.Scopes = slices.Clone(cfg.Scopes)
-	c := &ClientCredentials{cfg: cfg}
-	c.tokens = newTokens(c.fetch)
-	return c, nil
+	return &ClientCredentials{hold(cfg.fetch)}, nil
 }
 
 // Token returns the current token, or fetches the next one. Its errors are
 // *transport.Error: UNAVAILABLE when the endpoint cannot be reached or has failed,
 // INTERNAL when it refused this service, which is not the fault of whoever called it.
-func (c *ClientCredentials) Token(ctx context.Context) (string, error) { return c.tokens.current(ctx) }
+func (c *ClientCredentials) Token(ctx context.Context) (string, error) { return c.holder.token(ctx) }
 
 // Forget drops a token that a callee has refused.
-func (c *ClientCredentials) Forget(token string) { c.tokens.forget(token) }
+func (c *ClientCredentials) Forget(token string) { c.holder.forget(token) }
 
-func (c *ClientCredentials) fetch(ctx context.Context) (fetched, error) {
+func (cfg *ClientCredentialsConfig) fetch(ctx context.Context) (fetched, error) {
 	outer := ctx
-	ctx, cancel := context.WithTimeout(ctx, c.cfg.Timeout)
+	ctx, cancel := context.WithTimeout(ctx, cfg.Timeout)
 	defer cancel()
-	f, err := c.post(ctx)
+	f, err := cfg.post(ctx)
 	if err == nil {
 		return f, nil
 	}
@@ -329,22 +328,22 @@ type refusedError struct{ text string }
 // Error says what was wrong.
 func (e refusedError) Error() string { return e.text }
 
-func (c *ClientCredentials) post(ctx context.Context) (fetched, error) {
+func (cfg *ClientCredentialsConfig) post(ctx context.Context) (fetched, error) {
 	form := url.Values{"grant_type": {"client_credentials"}}
-	if len(c.cfg.Scopes) > 0 {
-		form.Set("scope", strings.Join(c.cfg.Scopes, " "))
+	if len(cfg.Scopes) > 0 {
+		form.Set("scope", strings.Join(cfg.Scopes, " "))
 	}
-	if c.cfg.Audience != "" {
-		form.Set("audience", c.cfg.Audience)
+	if cfg.Audience != "" {
+		form.Set("audience", cfg.Audience)
 	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, c.cfg.TokenURL, strings.NewReader(form.Encode()))
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, cfg.TokenURL, strings.NewReader(form.Encode()))
 	if err != nil {
 		return fetched{}, err
 	}
-	req.SetBasicAuth(url.QueryEscape(c.cfg.ClientID), url.QueryEscape(string(c.cfg.ClientSecret)))
+	req.SetBasicAuth(url.QueryEscape(cfg.ClientID), url.QueryEscape(string(cfg.ClientSecret)))
 	req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
 	req.Header.Set("Accept", "application/json")
-	res, err := c.cfg.Client.Do(req)
+	res, err := cfg.Client.Do(req)
 	if err != nil {
 		return fetched{}, err
 	}

@@ -146,10 +146,11 @@ func NewVerifier(cfg VerifierConfig) (*Verifier, error) {
 	v := &Verifier{cfg: cfg, parser: jwt.NewParser(jwt.WithStrictDecoding(), jwt.WithoutClaimsValidation())}
 	switch {
 	case cfg.CacheSize < 0:
+		v.cache = noTokens()
 	case cfg.CacheDigests:
-		v.cache.digest = newCache[[32]byte](cfg.CacheSize)
+		v.cache = digestsOfTokens(cfg.CacheSize)
 	default:
-		v.cache.plain = newCache[string](cfg.CacheSize)
+		v.cache = wholeTokens(cfg.CacheSize)
 	}
 	return v, nil
 }
@@ -245,8 +246,8 @@ func (v *Verifier) examine(ctx context.Context, token string, now time.Time) (*C
 
 func verifySignature(keys []Key, alg Algorithm, signed string, signature []byte) *Error {
 	tries := 0
-	for i := range keys {
-		k := &keys[i]
+	for _, key := range keys {
+		k := key.material()
 		if k.alg != alg {
 			continue
 		}
