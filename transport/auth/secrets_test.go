@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"net/http"
 	"os"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -88,7 +89,7 @@ func TestNothingSecretIsShown(t *testing.T) {
 	hidden := map[string]string{
 		"secret": word, "secret in base64": encode(word)[:40], "secret in hex": hex.EncodeToString([]byte(word)), "secret as numbers": "99 111 114 114 101 99 116",
 		"token": token[:40], "forged token": forged[len(forged)-40:], "signed token": signed[:40], "signature": signed[len(signed)-20:],
-		"client's password": password, "API key": apiKey, "personal data": personal, "private key": pemKey, "private key as numbers": strings.Trim(fmt.Sprint([]byte(pemKey)), "[]"),
+		"client's password": password, "API key": apiKey, "personal data": personal, "private key": pemKey, "private key as numbers": numbers(pemKey),
 	}
 	look := func(name, how, text string) {
 		for what, s := range hidden {
@@ -109,4 +110,13 @@ func TestNothingSecretIsShown(t *testing.T) {
 		slog.New(slog.NewTextHandler(&out, nil)).Info("x", "value", value)
 		look(name, "log", out.String())
 	}
+}
+
+// numbers writes text as fmt writes bytes.
+func numbers(text string) string {
+	var list []string
+	for _, b := range []byte(text) {
+		list = append(list, strconv.Itoa(int(b)))
+	}
+	return strings.Join(list, " ")
 }

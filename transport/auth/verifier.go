@@ -159,15 +159,13 @@ func NewVerifier(cfg VerifierConfig) (*Verifier, error) {
 // UNAVAILABLE *transport.Error when Keys or Revoked failed.
 func (v *Verifier) Verify(ctx context.Context, token string) (*Claims, error) {
 	c, err := v.verify(ctx, token)
-	switch {
-	case err == nil:
+	switch err.(type) {
+	case nil:
 		v.accepted.Add(1)
+	case *Error:
+		v.refused.Add(1)
 	default:
-		if _, bad := err.(*Error); bad {
-			v.refused.Add(1)
-		} else {
-			v.undecided.Add(1)
-		}
+		v.undecided.Add(1)
 	}
 	return c, err
 }
