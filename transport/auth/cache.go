@@ -66,7 +66,6 @@ func (c *cache[K]) put(key K, spread byte, e cached) {
 	if s.young == nil || len(s.young) >= c.half {
 		s.young, s.old = make(map[K]cached, min(c.half, 64)), s.young
 	}
-	delete(s.old, key)
 	s.young[key] = e
 }
 

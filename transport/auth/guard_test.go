@@ -230,7 +230,7 @@ func TestGuardIsAGoKitMiddleware(t *testing.T) {
 	// The word of another guard is not taken.
 	lax := newGuard(t, func(c *auth.Config) { c.Optional = true })
 	if w := get(lax.HTTP(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		_, err := g.Endpoint(e)(r.Context(), nil)
+		_, err := g.Endpoint(func(context.Context, any) (any, error) { return nil, nil })(r.Context(), nil)
 		fmt.Fprint(w, errors.Is(err, auth.ErrMissing))
 	}))); w.Body.String() != "true" {
 		t.Error("a guard believed another one")
@@ -253,6 +253,22 @@ func TestGuardInsideTheServerOfThisProject(t *testing.T) {
 		w := get(h, "X-Principal-Subject", "root")
 		if w.Code != 401 || w.Header().Get("WWW-Authenticate") != "Bearer" || !strings.Contains(w.Body.String(), `"instance":"/orders"`) {
 			t.Errorf("nobody: got %d, %v, %s", w.Code, w.Header(), w.Body)
+		}
+	}
+}
+
+func TestChallengeOfTheHandlerIsKept(t *testing.T) {
+	t.Parallel()
+	g := newGuard(t, func(c *auth.Config) { c.Optional = true })
+	for own, want := range map[string]string{"": "Bearer", "Negotiate": "Negotiate"} {
+		w := get(g.HTTP(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			if own != "" {
+				w.Header().Set("WWW-Authenticate", own)
+			}
+			w.WriteHeader(http.StatusUnauthorized)
+		})))
+		if got := w.Header().Get("WWW-Authenticate"); got != want {
+			t.Errorf("got %q, want %q", got, want)
 		}
 	}
 }
@@ -355,6 +371,12 @@ func serveGRPC(t *testing.T, who func(context.Context), opts ...grpc.ServerOptio
 	return healthpb.NewHealthClient(cc)
 }
 
+// gullible believes what strangers say of themselves, as a server behind an edge does.
+func gullible(ctx context.Context, request any, _ *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
+	md, _ := metadata.FromIncomingContext(ctx)
+	return handler(flow.Extract(ctx, flow.GRPCMetadata(md)), request)
+}
+
 func TestGuardOverGRPC(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {
@@ -388,7 +410,7 @@ func TestGuardOverGRPC(t *testing.T) {
 				if len(md["x-principal-subject"])+len(md["x-principal-roles"]) > 0 {
 					t.Error("the handler sees a stranger's identity")
 				}
-			}, grpc.ChainUnaryInterceptor(g.Unary, tt.check.Unary), grpc.ChainStreamInterceptor(g.Stream, tt.check.Stream))
+			}, grpc.ChainUnaryInterceptor(gullible, g.Unary, tt.check.Unary), grpc.ChainStreamInterceptor(g.Stream, tt.check.Stream))
 			ctx := metadata.AppendToOutgoingContext(t.Context(), tt.md...)
 			_, unary := client.Check(ctx, &healthpb.HealthCheckRequest{})
 			stream, err := client.Watch(ctx, &healthpb.HealthCheckRequest{})

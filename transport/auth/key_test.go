@@ -58,6 +58,17 @@ func TestKeysThatDoNotFitAreRefused(t *testing.T) {
 	}
 }
 
+func TestSecretIsCopied(t *testing.T) {
+	t.Parallel()
+	mine := []byte(secret)
+	k := must(auth.NewKey("HS256", auth.HS256, mine))
+	clear(mine)
+	v := newVerifier(t, func(c *auth.VerifierConfig) { c.Keys = must(auth.NewStaticKeys(k)) })
+	if _, err := v.Verify(context.Background(), good(auth.HS256)); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestPEM(t *testing.T) {
 	t.Parallel()
 	block := func(typ string, der []byte, err error) []byte {

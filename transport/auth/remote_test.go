@@ -291,6 +291,9 @@ func TestBadAnswersAreNotTaken(t *testing.T) {
 				if took := time.Since(start); took > 5*time.Second {
 					t.Errorf("took %v, want 5s at most", took)
 				}
+				if name == "huge" && !strings.Contains(fmt.Sprint(err), "longer than 1048576 bytes") {
+					t.Errorf("got %v, want the size refused", err)
+				}
 				if strings.Contains(fmt.Sprint(err), encode(secret)) {
 					t.Error("a secret is in the error")
 				}
@@ -347,6 +350,12 @@ type discovery map[string]string
 
 func (d discovery) RoundTrip(r *http.Request) (*http.Response, error) {
 	body, ok := d[r.URL.String()]
+	if to, moved := strings.CutPrefix(body, "moved to "); moved {
+		return &http.Response{StatusCode: 302, Header: http.Header{"Location": {to}}, Body: http.NoBody, Request: r}, nil
+	}
+	if strings.HasPrefix(body, "asked? ") {
+		panic("asked in the clear")
+	}
 	if !ok {
 		return nil, fmt.Errorf("nothing at %s", r.URL)
 	}
@@ -368,7 +377,9 @@ func TestDiscovery(t *testing.T) {
 		{"another issuer", issuer, discovery{doc: `{"issuer":"https://evil.example","jwks_uri":"https://cdn.example.com/k"}`, "https://cdn.example.com/k": keys}, false},
 		{"nearly the same issuer", issuer, discovery{doc: `{"issuer":"https://id.example.com/","jwks_uri":"https://cdn.example.com/k"}`, "https://cdn.example.com/k": keys}, false},
 		{"no issuer", issuer, discovery{doc: `{"jwks_uri":"https://cdn.example.com/k"}`, "https://cdn.example.com/k": keys}, false},
-		{"keys over http", issuer, discovery{doc: `{"issuer":"https://id.example.com","jwks_uri":"http://cdn.example.com/k"}`, "http://cdn.example.com/k": keys}, false},
+		{"keys over http", issuer, discovery{doc: `{"issuer":"https://id.example.com","jwks_uri":"http://cdn.example.com/k"}`, "http://cdn.example.com/k": "asked? " + keys}, false},
+		{"keys moved", issuer, discovery{doc: `{"issuer":"https://id.example.com","jwks_uri":"https://cdn.example.com/k"}`, "https://cdn.example.com/k": "moved to https://cdn.example.com/l", "https://cdn.example.com/l": keys}, true},
+		{"keys moved to http", issuer, discovery{doc: `{"issuer":"https://id.example.com","jwks_uri":"https://cdn.example.com/k"}`, "https://cdn.example.com/k": "moved to http://cdn.example.com/l", "http://cdn.example.com/l": keys}, false},
 		{"keys in a file", issuer, discovery{doc: `{"issuer":"https://id.example.com","jwks_uri":"file:///etc/passwd"}`}, false},
 		{"no keys", issuer, discovery{doc: `{"issuer":"https://id.example.com"}`}, false},
 		{"not JSON", issuer, discovery{doc: `<html>`}, false},
