@@ -1,7 +1,6 @@
 package auth
 
 import (
-	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -68,14 +67,9 @@ type payload struct {
 	raw map[string]json.RawMessage
 }
 
-// UnmarshalJSON takes objects only. Of two members of one name the last one counts
-// (RFC 7519, section 4).
-func (p *payload) UnmarshalJSON(data []byte) error {
-	if !bytes.HasPrefix(data, []byte("{")) {
-		return errors.New("not an object")
-	}
-	return json.Unmarshal(data, &p.raw)
-}
+// UnmarshalJSON takes objects, and leaves raw nil for null. Of two members of one
+// name the last one counts (RFC 7519, section 4).
+func (p *payload) UnmarshalJSON(data []byte) error { return json.Unmarshal(data, &p.raw) }
 
 // read fills in what every token may have. It returns the name of a claim that is
 // there and has another type than it must.
