@@ -88,6 +88,14 @@ func Table() []Rule {
 		library("transport", []string{"flow", "resilience", "discovery"}, slices.Concat([]string{"github.com/go-kit/kit/..."}, grpcWords), grpcServer, otelAPI, prometheus, brokers),
 		library("transport/httpx", []string{"flow", "transport", "resilience", "discovery", "tracing", "logging"}, slices.Concat(kitEndpoint, otelAPI, prometheus), grpcServer, otelExporters, brokers),
 		library("transport/grpcx", []string{"flow", "transport", "resilience", "discovery", "tracing", "logging"}, slices.Concat(kitEndpoint, otelAPI, prometheus, grpcWords, []string{"google.golang.org/grpc/..."}), otelExporters, brokers),
+		library("transport/auth", []string{"flow", "transport"}, slices.Concat(kitEndpoint, []string{
+			"github.com/golang-jwt/jwt/v5",
+			"google.golang.org/grpc",
+			"google.golang.org/grpc/credentials",
+			"google.golang.org/grpc/metadata",
+			"google.golang.org/grpc/peer",
+			"google.golang.org/grpc/status",
+		}), otelSDK, otelExporters, prometheus, brokers),
 
 		library("internal/sqldb", []string{"flow", "internal/failpoint"}, nil, heavy),
 		library("internal/lease", []string{"flow", "internal/sqldb", "internal/failpoint"}, nil, heavy),
@@ -152,6 +160,7 @@ func Required() []string {
 		"tracing/otlpgrpc",
 		"tracing/otlphttp",
 		"transport",
+		"transport/auth",
 		"transport/grpcx",
 		"transport/httpx",
 	}
