@@ -381,7 +381,7 @@ func TestDefect16WaitOverTheDeadlineIsUntyped(t *testing.T) {
 
 // A stale timestamp, as of a clock read before a contended lock, sets the limiter
 // back, and the time in between is granted again and again.
-// Guarded by TestRateLimiterNeverExceedsBurstAtOneInstant.
+// Guarded by TestRegressionStaleClockMintsNoPermits.
 func TestDefect17StaleTimestampsMintPermits(t *testing.T) {
 	t.Parallel()
 	const perSecond, burst, calls = 1e6, 3, 1000
