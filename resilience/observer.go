@@ -49,7 +49,7 @@ func (k EventKind) String() string {
 	case EventRetry:
 		return "retry"
 	case EventRetriesEnded:
-		return "retries ended"
+		return "gave up"
 	case EventTimeout:
 		return "timeout"
 	case EventHedge:

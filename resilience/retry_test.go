@@ -225,7 +225,7 @@ func TestRetryTellsWhatItDoes(t *testing.T) {
 		}))
 		_ = do(t, retry, fails)
 		_ = do(t, retry, func(context.Context) error { return hint{} }) // final at once: nothing to tell
-		if want := []string{"retry 1 1s", "retry 2 2s", "retries ended 3 0s"}; !slices.Equal(told, want) {
+		if want := []string{"retry 1 1s", "retry 2 2s", "gave up 3 0s"}; !slices.Equal(told, want) {
 			t.Errorf("told %v, want %v", told, want)
 		}
 	})

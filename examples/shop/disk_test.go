@@ -208,7 +208,8 @@ func (s *torn) await(t *testing.T, what string, ok func() bool) {
 	}
 }
 
-// written describes everything the order service has committed.
+// written describes everything the order service has committed. The outbox is left out: to forget a message that has been
+// published may fit into room that the log of the database has already.
 func (s *torn) written(t *testing.T) string {
 	t.Helper()
 	db, _, err := armature.OpenDB(t.Context(), s.books.Databases["order"]+"?mode=ro")
@@ -219,7 +220,7 @@ func (s *torn) written(t *testing.T) string {
 	var out []string
 	for _, query := range []string{
 		"COUNT(*) || '/' || SUM(updated_at) FROM orders", "COUNT(*) FROM order_items", "COUNT(*) || '/' || SUM(seq) FROM armature_saga",
-		"COUNT(*) FROM armature_saga_log", "COUNT(*) || '/' || COALESCE(SUM(attempts), 0) FROM armature_outbox",
+		"COUNT(*) FROM armature_saga_log",
 	} {
 		var got string
 		if err := db.QueryRowContext(t.Context(), "SELECT "+query).Scan(&got); err != nil {
