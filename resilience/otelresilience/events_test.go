@@ -94,7 +94,7 @@ func TestAttributes(t *testing.T) {
 		},
 		"the last error of a retry": {
 			resilience.Event{Kind: resilience.EventRetriesEnded, Policy: "retry", Attempt: 2, Err: ended},
-			"armature.resilience.retries_ended armature.resilience.policy=retry armature.resilience.attempt=2 " +
+			"armature.resilience.gave_up armature.resilience.policy=retry armature.resilience.attempt=2 " +
 				"armature.resilience.reason=attempts exhausted error.type=*fs.PathError",
 		},
 	} {
