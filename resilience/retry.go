@@ -45,18 +45,17 @@ type RetryConfig struct {
 }
 
 // Retryable is the default judgement of [Retry]: not after backoff.Permanent, not
-// when the error says Retryable() false, not when a breaker is open without
-// telling when it will admit calls again. Errors that say nothing are retried, so
-// the operation must be idempotent or carry an idempotency key.
+// when the error says Retryable() false, not when a breaker is forced open. An open
+// breaker is asked again when it says; while it is half-open the probes decide within
+// a moment, and the usual delay is as good a guess as any. Errors that say nothing
+// are retried, so the operation must be idempotent or carry an idempotency key.
 func Retryable(_ context.Context, err error) bool {
 	var permanent *backoff.PermanentError
 	if errors.As(err, &permanent) {
 		return false
 	}
-	if errors.Is(err, ErrOpen) {
-		if _, known := retryAfter(err); !known {
-			return false
-		}
+	if open, ok := errors.AsType[*OpenError](err); ok && open.State == Open && open.Until.IsZero() {
+		return false // forced open
 	}
 	return retryable(err)
 }

@@ -68,7 +68,8 @@ func TestRetry(t *testing.T) {
 		{"backoff stops", config{Backoff: func() backoff.BackOff { return &backoff.StopBackOff{} }}, 0, []error{errDown}, 1, 0, resilience.StopBackoff},
 		{"open breaker, wish fits", config{}, 0, []error{hint{retryable: true, notExecuted: true, after: 4 * time.Second}}, 2, 4 * time.Second, ""},
 		{"open breaker, wish does not fit", config{}, 3 * time.Second, []error{hint{retryable: true, notExecuted: true, after: 4 * time.Second}}, 1, 0, resilience.StopDeadline},
-		{"half-open breaker at the second attempt", config{}, 0, []error{errDown, &resilience.OpenError{State: resilience.HalfOpen}}, 2, time.Second, resilience.StopNotRetryable},
+		{"half-open breaker", config{}, 0, []error{&resilience.OpenError{State: resilience.HalfOpen}}, 2, time.Second, ""},
+		{"breaker forced open at the second attempt", config{}, 0, []error{errDown, &resilience.OpenError{State: resilience.Open}}, 2, time.Second, resilience.StopNotRetryable},
 		{"own judgement", config{Retryable: func(_ context.Context, err error) bool { return err != errDown }}, 0, []error{final, errDown}, 2, time.Second, resilience.StopNotRetryable},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -132,9 +133,9 @@ func TestRetryReturnsAFinalErrorAsItIs(t *testing.T) {
 	t.Parallel()
 	retry := must(resilience.NewRetry(resilience.RetryConfig{}))
 	final := hint{retryable: false}
-	half := &resilience.OpenError{State: resilience.HalfOpen}
+	forced := &resilience.OpenError{State: resilience.Open}
 	for _, tt := range []struct{ give, want error }{
-		{final, final}, {backoff.Permanent(errDown), errDown}, {half, half},
+		{final, final}, {backoff.Permanent(errDown), errDown}, {forced, forced},
 	} {
 		n := 0
 		if err := do(t, retry, script(&n, tt.give)); err != tt.want || n != 1 {
