@@ -19,6 +19,7 @@ var guideImports = map[string]string{
 	"errors":         "errors",
 	"fmt":            "fmt",
 	"http":           "net/http",
+	"iter":           "iter",
 	"netip":          "net/netip",
 	"slog":           "log/slog",
 	"synctest":       "testing/synctest",
@@ -26,7 +27,15 @@ var guideImports = map[string]string{
 	"time":           "time",
 	"backoff":        "github.com/cenkalti/backoff/v4",
 	"prometheus":     "github.com/prometheus/client_golang/prometheus",
+	"grpc":           "google.golang.org/grpc",
 	"redis":          "github.com/redis/go-redis/v9",
+	"wrapperspb":     "google.golang.org/protobuf/types/known/wrapperspb",
+	"armature":       "github.com/armature-go/armature",
+	"flow":           "github.com/armature-go/armature/flow",
+	"transport":      "github.com/armature-go/armature/transport",
+	"auth":           "github.com/armature-go/armature/transport/auth",
+	"grpcx":          "github.com/armature-go/armature/transport/grpcx",
+	"httpx":          "github.com/armature-go/armature/transport/httpx",
 	"resilience":     "github.com/armature-go/armature/resilience",
 	"otelresilience": "github.com/armature-go/armature/resilience/otelresilience",
 	"promresilience": "github.com/armature-go/armature/resilience/promresilience",
@@ -46,7 +55,7 @@ func (orders) Delete(context.Context) error                   { return nil }
 
 var (
 	client orders
-	_      context.Context
+	svc    *armature.Service
 )
 `
 
@@ -105,7 +114,7 @@ func guideProgram(fragment, page string, line int) (string, error) {
 	var code strings.Builder
 	code.WriteString("package guide\n")
 	imported := map[string]bool{"context": false}
-	for _, m := range qualified.FindAllStringSubmatch(fragment, -1) {
+	for _, m := range qualified.FindAllStringSubmatch(guidePrelude+fragment, -1) {
 		imported[m[1]] = false
 	}
 	for name := range imported {
