@@ -45,8 +45,9 @@ soak: services ## the shop under 200 kills for each database, its supervisor kil
 services: ## install the servers the tests drive, where they are missing
 	@scripts/services.sh
 
-examples: ## run the quick start and the resilience demonstration
+examples: ## run the small examples
 	$(GO) run ./examples/quickstart
+	$(GO) run ./examples/http
 	$(GO) run ./examples/resilience -fast
 
 generate: ## regenerate the protobuf code of the examples
