@@ -48,6 +48,7 @@ services: ## install the servers the tests drive, where they are missing
 examples: ## run the small examples
 	$(GO) run ./examples/quickstart
 	$(GO) run ./examples/http
+	$(GO) run ./examples/grpc
 	$(GO) run ./examples/resilience -fast
 
 generate: ## regenerate the protobuf code of the examples
