@@ -15,6 +15,9 @@ import (
 	"google.golang.org/protobuf/proto"
 )
 
+// ownForm stands where a kind does, for a value that has written itself.
+const ownForm = math.MaxUint64
+
 // maxDepth ends the walk through a request that refers to itself.
 const maxDepth = 64
 
@@ -64,7 +67,8 @@ func writeValue(h hash.Hash, v reflect.Value, depth int) error {
 		copied.Set(v)
 		v = copied
 	}
-	if text, ok, err := marshal(v); ok || err != nil {
+	if text, ok, err := marshal(v); ok {
+		writeUint(h, ownForm)
 		writeBytes(h, text)
 		return err
 	}
@@ -94,7 +98,7 @@ func writeScalar(h hash.Hash, v reflect.Value) {
 	case v.Kind() == reflect.String:
 		writeBytes(h, []byte(v.String()))
 	case v.CanInt():
-		writeUint(h, uint64(v.Int())) //nolint:gosec // bits, not a number
+		writeUint(h, uint64(v.Int()))
 	case v.CanUint():
 		writeUint(h, v.Uint())
 	case v.CanFloat():
@@ -133,7 +137,7 @@ func writeList(h hash.Hash, v reflect.Value, depth int) error {
 		writeBytes(h, v.Bytes())
 		return nil
 	}
-	writeUint(h, uint64(v.Len())) //nolint:gosec // not negative
+	writeUint(h, uint64(v.Len()))
 	for i := range v.Len() {
 		if err := writeValue(h, v.Index(i), depth+1); err != nil {
 			return err

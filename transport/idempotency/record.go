@@ -29,7 +29,7 @@ type outcome struct {
 }
 
 func encodeError(e *transport.Error) ([]byte, error) {
-	b := binary.BigEndian.AppendUint16([]byte{kindError}, uint16(e.StatusCode())) //nolint:gosec // at most 599
+	b := binary.BigEndian.AppendUint16([]byte{kindError}, uint16(e.StatusCode()))
 	return proto.MarshalOptions{Deterministic: true}.MarshalAppend(b, e.GRPCStatus().Proto())
 }
 
