@@ -3,8 +3,8 @@
 //
 //	keys, err := idempotency.New(idempotency.Config{Store: store}) // sqlstore, redisstore or NewMemory
 //	place := idempotency.Once(keys, "orders.Place", svc.Place)
-//	httpx.Handle(server, "POST /orders", place) // clients send Idempotency-Key
-//	grpcx.Register(…, place)                    // or idempotency-key in the metadata
+//	httpx.Handle(server, "POST /orders", place) // header Idempotency-Key
+//	grpcx.Register(grpcServer, "shop.Orders", grpcx.Unary("Place", place)) // metadata idempotency-key
 //
 // The key is the incoming one of package flow, which the transports fill in. A key
 // belongs to one operation and one principal: those of two users, or of two

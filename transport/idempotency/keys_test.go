@@ -175,6 +175,7 @@ func TestKeysOfTwoScopesNeverMeet(t *testing.T) {
 	var runs atomic.Int64
 	keys := newKeys(t, idempotency.Config{})
 	place, cancel := idempotency.Once(keys, "place", counter(&runs)), idempotency.Once(keys, "cancel", counter(&runs))
+	lace := idempotency.Once(keys, "lace", counter(&runs))
 	as := func(subject string) context.Context {
 		return withKey(flow.WithPrincipal(t.Context(), flow.Principal{Subject: subject}), "k")
 	}
@@ -185,7 +186,7 @@ func TestKeysOfTwoScopesNeverMeet(t *testing.T) {
 			func() (int64, error) { return cancel(as("bob"), order{Count: 2}) },
 			func() (int64, error) { return place(as(""), order{}) },
 			func() (int64, error) { return place(withKey(as("ann"), "kk"), order{}) },
-			func() (int64, error) { return cancel(withKey(as("annplace"), "k"), order{}) },
+			func() (int64, error) { return lace(as("annp"), order{}) }, // spelt alike
 		} {
 			if n, err := call(); n != int64(i+1) || err != nil {
 				t.Errorf("call %d got the result of call %d, %v", i+1, n, err)
@@ -600,6 +601,33 @@ func TestNothingRunsWithoutItsStore(t *testing.T) {
 	e := transport.AsError(err)
 	if !errors.Is(err, idempotency.ErrUnavailable) || e.StatusCode() != 503 || !e.NotExecuted() || strings.Contains(e.Message, "10.0.0.1") || runs.Load() != 0 {
 		t.Errorf("%v after %d runs", err, runs.Load())
+	}
+}
+
+// mute is a store whose first claim is made and not answered.
+type mute struct {
+	*idempotency.Memory
+
+	claims int
+}
+
+func (m *mute) Claim(ctx context.Context, id string, c idempotency.Claim) (idempotency.Entry, error) {
+	e, err := m.Memory.Claim(ctx, id, c)
+	if m.claims++; m.claims == 1 {
+		return idempotency.Entry{}, errors.New("connection reset")
+	}
+	return e, err
+}
+
+func TestAClaimWhoseAnswerIsLostHoldsNobodyUp(t *testing.T) {
+	t.Parallel()
+	var runs atomic.Int64
+	place := idempotency.Once(newKeys(t, idempotency.Config{Store: &mute{Memory: memory(t, idempotency.MemoryConfig{})}, Wait: -1}), "place", counter(&runs))
+	if _, err := place(withKey(t.Context(), "k"), order{}); !errors.Is(err, idempotency.ErrUnavailable) {
+		t.Error(err)
+	}
+	if n, err := place(withKey(t.Context(), "k"), order{}); n != 1 || err != nil {
+		t.Errorf("the next: %d, %v", n, err)
 	}
 }
 
