@@ -19,7 +19,7 @@ const jobVariable = "IDEMPOTENCY_JOB"
 
 func charge(t *testing.T, s *sqlstore.Store, f transport.Func[string, string]) transport.Func[string, string] {
 	t.Helper()
-	keys, err := idempotency.New(idempotency.Config{Store: s, Lease: time.Second, Wait: time.Minute, Timeout: time.Minute})
+	keys, err := idempotency.New(idempotency.Config{Store: s, Lease: 3 * time.Second, Wait: time.Minute, Timeout: time.Minute})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -63,7 +63,7 @@ func TestTheOwnerIsKilled(t *testing.T) {
 				continue
 			}
 			ctx := flow.WithIdempotencyKey(t.Context(), "key")
-			impatient, cancel := context.WithTimeout(ctx, 1500*time.Millisecond) // longer than a lease
+			impatient, cancel := context.WithTimeout(ctx, 3500*time.Millisecond) // longer than a lease
 			defer cancel()
 			place := charge(t, s, func(context.Context, string) (string, error) { return "by the heir", nil })
 			if answer, err := place(impatient, "card"); err == nil {
