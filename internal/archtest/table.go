@@ -96,6 +96,10 @@ func Table() []Rule {
 			"google.golang.org/grpc/peer",
 			"google.golang.org/grpc/status",
 		}), otelSDK, otelExporters, prometheus, brokers),
+		library("transport/idempotency", []string{"flow", "transport"}, slices.Concat(kitEndpoint, grpcWords), grpcServer, otelAPI, prometheus, redisClient, brokers),
+		library("transport/idempotency/idempotencytest", []string{"flow", "transport", "transport/idempotency"}, nil, grpcServer, otelAPI, prometheus, redisClient, brokers),
+		library("transport/idempotency/sqlstore", slices.Concat([]string{"transport/idempotency"}, internalSQL), nil, grpcServer, otelAPI, prometheus, redisClient, brokers),
+		library("transport/idempotency/redisstore", []string{"transport/idempotency"}, redisClient, grpcServer, otelSDK, prometheus, brokers),
 
 		library("internal/sqldb", []string{"flow", "internal/failpoint"}, nil, heavy),
 		library("internal/lease", []string{"flow", "internal/sqldb", "internal/failpoint"}, nil, heavy),
@@ -163,5 +167,9 @@ func Required() []string {
 		"transport/auth",
 		"transport/grpcx",
 		"transport/httpx",
+		"transport/idempotency",
+		"transport/idempotency/idempotencytest",
+		"transport/idempotency/redisstore",
+		"transport/idempotency/sqlstore",
 	}
 }
