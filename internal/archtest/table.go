@@ -97,6 +97,8 @@ func Table() []Rule {
 			"google.golang.org/grpc/status",
 		}), otelSDK, otelExporters, prometheus, brokers),
 
+		library("transport/ws", []string{"flow", "transport", "resilience"}, slices.Concat(otelAPI, []string{"github.com/coder/websocket"}), otelSDK, otelExporters, grpcServer, prometheus, brokers),
+
 		library("internal/sqldb", []string{"flow", "internal/failpoint"}, nil, heavy),
 		library("internal/lease", []string{"flow", "internal/sqldb", "internal/failpoint"}, nil, heavy),
 		library("internal/groupcommit", []string{"flow", "internal/sqldb", "internal/failpoint"}, nil, heavy),
@@ -163,5 +165,6 @@ func Required() []string {
 		"transport/auth",
 		"transport/grpcx",
 		"transport/httpx",
+		"transport/ws",
 	}
 }
