@@ -3,6 +3,7 @@ package ws_test
 import (
 	"bufio"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -16,6 +17,7 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+	"unicode/utf8"
 
 	"github.com/coder/websocket"
 	"go.opentelemetry.io/otel/trace"
@@ -867,11 +869,40 @@ func FuzzFrames(f *testing.F) {
 	})
 }
 
-// TestThousandConnections bounds the memory of idle ones, both sides together.
+// FuzzMessage: what is refused says why in a code that fits, and what is taken has one
+// meaning: written again it is the same.
+func FuzzMessage(f *testing.F) {
+	for _, data := range []string{`{"text":"a"}`, `{"Text":"a"}`, `{"text":"a","text":"b"}`, `null`, `{}{}`, `"\ud800"`, "\xff", ``} {
+		f.Add([]byte(data), true)
+		f.Add([]byte(data), false)
+	}
+	f.Fuzz(func(t *testing.T, data []byte, strict bool) {
+		var in, again say
+		if refused := ws.Decode(data, &in, strict); refused != nil {
+			want := 1008
+			if !utf8.Valid(data) || !json.Valid(data) {
+				want = 1007
+			}
+			if refused.Code != want || refused.Reason == "" {
+				t.Fatalf("%q is refused with %v, want %d", data, refused, want)
+			}
+			return
+		}
+		written, err := json.Marshal(in)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if refused := ws.Decode(written, &again, strict); refused != nil || again != in {
+			t.Fatalf("%q became %q: %v", data, written, refused)
+		}
+	})
+}
+
+// TestThousandConnections bounds the memory of idle ones on the server.
 func TestThousandConnections(t *testing.T) {
 	const n = 1000
 	h := newHandler(t, echo, ws.Config{})
-	client := newPipes(t, h).client()
+	p := newPipes(t, h)
 	memory := func() uint64 {
 		runtime.GC()
 		var m runtime.MemStats
@@ -879,30 +910,32 @@ func TestThousandConnections(t *testing.T) {
 		return m.HeapAlloc + m.StackInuse
 	}
 	before := memory()
-	conns := make([]*clientConn, n)
+	conns := make([]net.Conn, n)
 	for i := range conns {
-		conns[i] = dial(t, "ws://test", ws.Config{Client: client})
+		conns[i] = p.raw(t)
 	}
-	for i, c := range conns {
-		if err := c.Send(t.Context(), say{fmt.Sprint(i)}); err != nil {
+	message := []byte("\x81\x8c\x00\x00\x00\x00" + `{"text":"a"}`)
+	answer := make([]byte, len("\x81\x0c")+len(`{"text":"a"}`))
+	for _, nc := range conns {
+		if _, err := nc.Write(message); err != nil {
 			t.Fatal(err)
 		}
 	}
-	for i, c := range conns {
-		if got, err := c.Receive(t.Context()); err != nil || got.Text != fmt.Sprint(i) {
-			t.Fatalf("%q, %v", got.Text, err)
+	for _, nc := range conns {
+		if _, err := io.ReadFull(nc, answer); err != nil || !strings.HasSuffix(string(answer), `{"text":"a"}`) {
+			t.Fatalf("%q, %v", answer, err)
 		}
 	}
 	each := (memory() - before) / n
-	t.Logf("%d bytes for each connection, both sides together", each)
-	if each > 128<<10 {
+	t.Logf("%d bytes for each connection", each)
+	if each > 48<<10 {
 		t.Errorf("%d bytes for each connection", each)
+	}
+	for _, nc := range conns {
+		nc.Close()
 	}
 	if err := h.Shutdown(t.Context()); err != nil {
 		t.Error(err)
-	}
-	for _, c := range conns {
-		c.Close()
 	}
 	if got := h.Stats(); got.Open != 0 || got.Accepted != n {
 		t.Errorf("stats %+v", got)
