@@ -50,7 +50,7 @@ func Dial[In, Out any](ctx context.Context, url string, cfg Config) (*Conn[In, O
 	}
 	flow.Inject(ctx, flow.HTTPHeader(header))
 	traceContext.Inject(ctx, propagation.HeaderCarrier(header))
-	conn, answer, err := websocket.Dial(ctx, url, &websocket.DialOptions{
+	conn, answer, err := websocket.Dial(ctx, url, &websocket.DialOptions{ //nolint:bodyclose // the library says that it never needs to be
 		HTTPClient:     &client,
 		HTTPHeader:     header,
 		Subprotocols:   cfg.Subprotocols,

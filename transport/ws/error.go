@@ -91,7 +91,7 @@ func draining() *CloseError {
 // verdict says what to tell the peer of a connection that ended by cause; code 0 is
 // nothing. With flush what is queued goes first.
 func verdict(cause error) (code int, reason string, flush bool) {
-	switch c := cause.(type) { //nolint:errorlint // what ended the connection, not what it wraps
+	switch c := cause.(type) { // what ended the connection, not what that wraps
 	case *finished:
 		code, reason = answer(c.err)
 		return code, reason, true
@@ -148,7 +148,7 @@ func clip(s string) string {
 // ended turns a cause into what Receive and Send return.
 func ended(ctx context.Context) error {
 	cause := context.Cause(ctx)
-	if c, ok := cause.(*CloseError); ok && c.remote && (c.Code == codeNormal || c.Code == codeNoStatus) { //nolint:errorlint // as in verdict
+	if c, ok := cause.(*CloseError); ok && c.remote && (c.Code == codeNormal || c.Code == codeNoStatus) {
 		return io.EOF
 	}
 	return cause

@@ -128,7 +128,13 @@ func (h *Handler) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 func (h *Handler) serve(w *wire, r *http.Request) {
 	ctx, drain := h.admit(w, r)
 	defer drain(nil)
-	err := h.call(ctx, w, r)
+	err := error(transport.Errorf(transport.Internal, "", "internal error")) // of a function that ends its goroutine
+	defer func() { h.settle(w, err) }()
+	err = h.call(ctx, w, r)
+}
+
+// settle ends w, unless it has ended already, and waits for that.
+func (h *Handler) settle(w *wire, err error) {
 	w.end(&finished{err})
 	<-w.closed
 	h.mu.Lock()
@@ -162,7 +168,7 @@ func (h *Handler) admit(w *wire, r *http.Request) (context.Context, context.Canc
 func (h *Handler) call(ctx context.Context, w *wire, r *http.Request) (err error) {
 	defer func() {
 		if v := recover(); v != nil {
-			if v == http.ErrAbortHandler { //nolint:errorlint // net/http compares the same way
+			if v == http.ErrAbortHandler { // net/http compares the same way
 				w.line.Close()
 				return
 			}

@@ -812,6 +812,94 @@ func TestCloseOfAClient(t *testing.T) {
 	}
 }
 
+// TestServerBeside: a server does not wait for its WebSocket connections, and leaves
+// them to the Shutdown of their handler.
+func TestServerBeside(t *testing.T) {
+	t.Parallel()
+	s, err := httpx.NewServer(httpx.Config{Addr: "127.0.0.1:0"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := newHandler(t, echo, ws.Config{})
+	s.Mount("GET /live", h)
+	if err := s.Listen(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	served := make(chan error, 1)
+	go func() { served <- s.Serve() }()
+	c := dial(t, "ws://"+s.Addr()+"/live", ws.Config{})
+	if err := s.Shutdown(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if err := <-served; err != nil {
+		t.Error(err)
+	}
+	if err := c.Send(t.Context(), say{"still here"}); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := c.Receive(t.Context()); err != nil || got.Text != "still here" {
+		t.Errorf("%q, %v", got.Text, err)
+	}
+	if err := h.Shutdown(t.Context()); err != nil {
+		t.Error(err)
+	}
+	_, err = c.Receive(t.Context())
+	wantClosed(t, err, 1001)
+}
+
+// bomb is a message whose code is wrong.
+type bomb struct{}
+
+func (*bomb) UnmarshalJSON([]byte) error { panic("secret") }
+
+func TestPanicsOfMessagesAreRecovered(t *testing.T) {
+	t.Parallel()
+	var log strings.Builder
+	h, err := ws.New(func(ctx context.Context, c *ws.Conn[bomb, say]) error {
+		_, err := c.Receive(ctx)
+		return err
+	}, ws.Config{Logger: slog.New(slog.NewJSONHandler(&log, nil))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := dial(t, serve(t, h), ws.Config{})
+	if err := c.Send(t.Context(), say{"tick"}); err != nil {
+		t.Fatal(err)
+	}
+	_, err = c.Receive(t.Context())
+	if closed := wantClosed(t, err, 1011); strings.Contains(closed.Reason, "secret") {
+		t.Errorf("the peer is told %q", closed.Reason)
+	}
+	if err := h.Shutdown(t.Context()); err != nil { // and so nobody logs any more
+		t.Error(err)
+	}
+	if !strings.Contains(log.String(), "secret") || !strings.Contains(log.String(), "UnmarshalJSON") {
+		t.Errorf("the log says %s", log.String())
+	}
+}
+
+// TestFunctionEndsOtherwise than by returning.
+func TestFunctionEndsOtherwise(t *testing.T) {
+	t.Parallel()
+	for name, tc := range map[string]struct {
+		fn  func(*serverConn)
+		end string
+	}{
+		"closes itself":       {func(c *serverConn) { c.Close() }, "EOF"},
+		"ends its goroutine":  {func(*serverConn) { runtime.Goexit() }, `ws: closed by the peer: 1011 "internal error"`},
+		"breaks the response": {func(*serverConn) { panic(http.ErrAbortHandler) }, "ws: the peer is gone"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			h := newHandler(t, func(_ context.Context, c *serverConn) error { tc.fn(c); return errors.New("too late") }, ws.Config{})
+			c := dial(t, serve(t, h), ws.Config{})
+			if _, err := c.Receive(t.Context()); err == nil || !strings.HasPrefix(err.Error(), tc.end) {
+				t.Errorf("the end is %v, want %s", err, tc.end)
+			}
+		})
+	}
+}
+
 func TestBrokenFrames(t *testing.T) {
 	t.Parallel()
 	for name, frame := range map[string]string{
@@ -928,7 +1016,7 @@ func TestThousandConnections(t *testing.T) {
 	}
 	each := (memory() - before) / n
 	t.Logf("%d bytes for each connection", each)
-	if each > 48<<10 {
+	if each > 64<<10 { // some 36 KiB without the race detector
 		t.Errorf("%d bytes for each connection", each)
 	}
 	for _, nc := range conns {
