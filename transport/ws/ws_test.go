@@ -900,6 +900,67 @@ func TestFunctionEndsOtherwise(t *testing.T) {
 	}
 }
 
+// TestPeerThatTakesNoPong sends pings and reads nothing.
+func TestPeerThatTakesNoPong(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		h := newHandler(t, echo, ws.Config{})
+		nc := newPipes(t, h).raw(t)
+		if _, err := nc.Write([]byte("\x89\x80\x00\x00\x00\x00")); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(10 * time.Second)
+		if got := h.Stats(); got.Slow != 1 || got.Open != 0 {
+			t.Errorf("stats %+v", got)
+		}
+	})
+}
+
+// TestTooLongIsNotAwaited: the refusal comes with the first byte too many, of whatever
+// length the frame claims to be.
+func TestTooLongIsNotAwaited(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		h := newHandler(t, echo, ws.Config{MaxMessage: 10})
+		nc := newPipes(t, h).raw(t)
+		go nc.Write([]byte("\x81\xff\x7f\xff\xff\xff\xff\xff\xff\xff\x00\x00\x00\x00" + `{"text":"a"`))
+		start := time.Now()
+		got := make([]byte, 4)
+		if _, err := io.ReadFull(nc, got); err != nil || string(got[2:]) != "\x03\xf1" || time.Since(start) != 0 {
+			t.Errorf("answered %q, %v after %v, want 1009", got, err, time.Since(start))
+		}
+	})
+}
+
+// inBetween shuts the handler down in the middle of a handshake.
+type inBetween struct {
+	http.ResponseWriter
+	shutDown func()
+}
+
+func (b inBetween) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	go b.shutDown()
+	synctest.Wait()
+	return http.NewResponseController(b.ResponseWriter).Hijack()
+}
+
+func TestShutdownDuringAHandshake(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		h := newHandler(t, echo, ws.Config{})
+		done := make(chan error, 1)
+		p := newPipes(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			h.ServeHTTP(inBetween{w, func() { done <- h.Shutdown(context.Background()) }}, r)
+		}))
+		c := dial(t, "ws://test", ws.Config{Client: p.client()})
+		_, err := c.Receive(t.Context())
+		wantClosed(t, err, 1001)
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
 func TestBrokenFrames(t *testing.T) {
 	t.Parallel()
 	for name, frame := range map[string]string{
