@@ -101,6 +101,8 @@ func Table() []Rule {
 		library("transport/idempotency/sqlstore", slices.Concat([]string{"transport/idempotency"}, internalSQL), nil, grpcServer, otelAPI, prometheus, redisClient, brokers),
 		library("transport/idempotency/redisstore", []string{"transport/idempotency"}, redisClient, grpcServer, otelSDK, prometheus, brokers),
 
+		library("transport/ws", []string{"flow", "transport", "resilience"}, slices.Concat(otelAPI, []string{"github.com/coder/websocket"}), otelSDK, otelExporters, grpcServer, prometheus, brokers),
+
 		library("internal/sqldb", []string{"flow", "internal/failpoint"}, nil, heavy),
 		library("internal/lease", []string{"flow", "internal/sqldb", "internal/failpoint"}, nil, heavy),
 		library("internal/groupcommit", []string{"flow", "internal/sqldb", "internal/failpoint"}, nil, heavy),
@@ -171,5 +173,6 @@ func Required() []string {
 		"transport/idempotency/idempotencytest",
 		"transport/idempotency/redisstore",
 		"transport/idempotency/sqlstore",
+		"transport/ws",
 	}
 }
