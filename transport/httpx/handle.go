@@ -176,7 +176,13 @@ func bind(pl *plan, rt *route, res *response, r *http.Request, req any) error {
 		v.Set(reflect.New(pl.typ))
 		v = v.Elem()
 	}
-	err := pl.read(r, func() ([]byte, error) { return readBody(rt, res, r) }, v)
+	buf := bodies.Get().(*bytes.Buffer)
+	defer func() { // nothing that was decoded shares memory with it
+		if buf.Cap() <= maxPooled {
+			bodies.Put(buf)
+		}
+	}()
+	err := pl.read(r, func() ([]byte, error) { return readBody(buf, rt, res, r) }, v)
 	if err != nil {
 		return err
 	}
@@ -202,7 +208,10 @@ func validate(v reflect.Value) error {
 	return e
 }
 
-func readBody(rt *route, res *response, r *http.Request) ([]byte, error) {
+var bodies = sync.Pool{New: func() any { return new(bytes.Buffer) }}
+
+// readBody reads into buf, which holds what is returned.
+func readBody(buf *bytes.Buffer, rt *route, res *response, r *http.Request) ([]byte, error) {
 	if r.ContentLength == 0 {
 		return nil, nil
 	}
@@ -213,20 +222,27 @@ func readBody(rt *route, res *response, r *http.Request) ([]byte, error) {
 		res.Header().Set("Connection", "close") // rather than read on to the end
 		return nil, tooLarge(rt.maxBody)
 	}
-	var buf bytes.Buffer
+	buf.Reset()
+	var data []byte
+	var err error
 	if r.ContentLength > 0 {
-		buf.Grow(int(r.ContentLength) + bytes.MinRead)
+		buf.Grow(int(r.ContentLength))
+		data = buf.AvailableBuffer()[:r.ContentLength]
+		_, err = io.ReadFull(r.Body, data)
+	} else {
+		_, err = buf.ReadFrom(http.MaxBytesReader(res.ResponseWriter, r.Body, rt.maxBody))
+		data = buf.Bytes()
 	}
-	_, err := buf.ReadFrom(http.MaxBytesReader(res.ResponseWriter, r.Body, rt.maxBody))
+	if err == nil {
+		return data, nil
+	}
 	switch _, large := errors.AsType[*http.MaxBytesError](err); {
-	case err == nil:
-		return buf.Bytes(), nil
 	case large:
 		return nil, tooLarge(rt.maxBody)
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		return nil, transport.Errorf(transport.DeadlineExceeded, "BODY_TIMEOUT", "the body took too long: %w", err).
 			WithDomain(domain).WithStatus(http.StatusRequestTimeout)
-	case errors.Is(err, io.ErrUnexpectedEOF):
+	case errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, io.EOF):
 		return nil, malformed("it ends before its Content-Length")
 	default:
 		return nil, transport.Errorf(transport.InvalidArgument, "MALFORMED_BODY", "the body cannot be read: %w", err).WithDomain(domain)
