@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"runtime"
 	"strconv"
 	"time"
 
@@ -59,7 +58,7 @@ func candidates() []row {
 	}
 }
 
-var streamWorkers = uint32(runtime.GOMAXPROCS(0))
+var streamWorkers uint32 = 32
 
 func logger() *slog.Logger { return slog.New(slog.NewJSONHandler(io.Discard, nil)) }
 
