@@ -1,11 +1,11 @@
 // Package deadline makes contexts with a timeout that cost nothing until somebody
 // waits for them.
 //
-//	ctx := deadline.After(parent, 30*time.Second)
+//	ctx := deadline.At(parent, start.Add(30*time.Second))
 //	defer ctx.End()
 //	resp, err := handle(ctx, req)
 //
-// context.WithTimeout starts a timer and enters the context into its parent, on every
+// context.WithDeadline starts a timer and enters the context into its parent, on every
 // request, for handlers of which most never look. Here that happens on the first call
 // of Done, which everything that waits or derives a cancelable context makes; a
 // handler that only computes asks Err, which reads the clock.
@@ -29,10 +29,9 @@ type Context struct {
 	timed atomic.Pointer[context.Context] // nil until somebody waits
 }
 
-// After returns a context that ends after d, or when parent does, or with End, which
+// At returns a context that ends at a time, or when parent does, or with End, which
 // must be called.
-func After(parent context.Context, d time.Duration) *Context {
-	at := time.Now().Add(d)
+func At(parent context.Context, at time.Time) *Context {
 	if earlier, ok := parent.Deadline(); ok && earlier.Before(at) {
 		at = earlier
 	}
@@ -65,13 +64,12 @@ func (c *Context) wait() context.Context {
 	if timed := c.timed.Load(); timed != nil {
 		return *timed
 	}
-	timed, stop := c.Context, context.CancelFunc(nil)
-	if c.ended {
-		timed, stop = context.WithCancel(timed)
-		stop()
+	var timed context.Context
+	if c.ended { // before the deadline, as far as anybody knows
+		timed, c.stop = context.WithCancel(c.Context)
+		c.stop()
 	} else {
-		timed, stop = context.WithDeadline(timed, c.at)
-		c.stop = stop
+		timed, c.stop = context.WithDeadline(c.Context, c.at)
 	}
 	c.timed.Store(&timed)
 	return timed

@@ -17,8 +17,8 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 type key struct{}
 
-func ExampleAfter() {
-	ctx := deadline.After(context.Background(), time.Minute)
+func ExampleAt() {
+	ctx := deadline.At(context.Background(), time.Now().Add(time.Minute))
 	fmt.Println(ctx.Err())
 	ctx.End()
 	fmt.Println(ctx.Err())
@@ -61,7 +61,7 @@ func TestBehavesLikeWithTimeout(t *testing.T) {
 					defer cancelRoot()
 					want, cancelWant := context.WithTimeout(root, time.Second)
 					defer cancelWant()
-					got := deadline.After(root, time.Second)
+					got := deadline.At(root, time.Now().Add(time.Second))
 					defer got.End()
 					if early {
 						got.Done()
@@ -91,7 +91,7 @@ func TestErrDoesNotChange(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		parent, cancel := context.WithCancel(t.Context())
-		ctx := deadline.After(parent, time.Second)
+		ctx := deadline.At(parent, time.Now().Add(time.Second))
 		defer ctx.End()
 		time.Sleep(time.Second)
 		first := ctx.Err()
@@ -106,7 +106,7 @@ func TestErrDoesNotChange(t *testing.T) {
 func TestDerivedContextsWakeUp(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		ctx := deadline.After(t.Context(), time.Second)
+		ctx := deadline.At(t.Context(), time.Now().Add(time.Second))
 		defer ctx.End()
 		derived, cancel := context.WithTimeout(ctx, time.Hour)
 		defer cancel()
@@ -122,7 +122,7 @@ func TestParentsEarlierDeadlineWins(t *testing.T) {
 	t.Parallel()
 	parent, cancel := context.WithTimeout(t.Context(), time.Second)
 	defer cancel()
-	ctx := deadline.After(parent, time.Hour)
+	ctx := deadline.At(parent, time.Now().Add(time.Hour))
 	defer ctx.End()
 	got, _ := ctx.Deadline()
 	if want, _ := parent.Deadline(); !got.Equal(want) {
@@ -133,7 +133,7 @@ func TestParentsEarlierDeadlineWins(t *testing.T) {
 func TestNobodyWaitsCostsOneAllocation(t *testing.T) {
 	parent := t.Context()
 	if n := testing.AllocsPerRun(100, func() {
-		ctx := deadline.After(parent, time.Minute)
+		ctx := deadline.At(parent, time.Now().Add(time.Minute))
 		if ctx.Err() != nil {
 			t.Error(ctx.Err())
 		}

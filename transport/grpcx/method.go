@@ -26,7 +26,7 @@ type method struct {
 	name    string
 	attrs   trace.SpanStartEventOption
 	serving []trace.SpanStartOption // attrs, as a server
-	quiet   bool // logged at debug level: probes would drown the rest
+	quiet   bool                    // logged at debug level: probes would drown the rest
 
 	handling  *prometheus.HistogramVec // nil without metrics
 	observers [codes.Unauthenticated + 1]atomic.Pointer[prometheus.Observer]

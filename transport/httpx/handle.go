@@ -90,7 +90,7 @@ func Handle[Req, Resp any](on Router, pattern string, f transport.Func[Req, Resp
 		return resp, transport.Executed(err)
 	}).With(s.cfg.Middleware...)
 	s.mux.Handle(pattern, direct{rt.pattern.path, func(res *response, r *http.Request) {
-		ctx := deadline.After(res.ctx, rt.budget(r))
+		ctx := deadline.At(res.ctx, res.start.Add(rt.budget(r)))
 		defer ctx.End()
 		rt.mark(res)
 		var req Req

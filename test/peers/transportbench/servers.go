@@ -58,7 +58,8 @@ func candidates() []row {
 	}
 }
 
-var streamWorkers uint32 = 32
+// streamWorkers is one goroutine for each call at a time.
+const streamWorkers = grpcConns * grpcCallers
 
 func logger() *slog.Logger { return slog.New(slog.NewJSONHandler(io.Discard, nil)) }
 
@@ -231,11 +232,9 @@ func oursGRPC(workers uint32) func() (string, error) {
 		if err != nil {
 			return "", err
 		}
-		cfg := grpcx.Config{Logger: logger(), TracerProvider: tracer(), Metrics: prometheus.NewRegistry()}
-		if workers > 0 {
-			cfg.Options = append(cfg.Options, grpc.NumStreamWorkers(workers))
-		}
-		s, err := grpcx.NewServer(cfg)
+		s, err := grpcx.NewServer(grpcx.Config{
+			Logger: logger(), TracerProvider: tracer(), Metrics: prometheus.NewRegistry(), StreamWorkers: workers,
+		})
 		if err != nil {
 			return "", err
 		}
