@@ -38,6 +38,7 @@ func main() {
 
 // run returns the exit status: 1 for a broken bound, 2 for a run that cannot be.
 func run(args []string, stdout, stderr io.Writer) int {
+	hush()
 	flags := flag.NewFlagSet("transportbench", flag.ContinueOnError)
 	flags.SetOutput(stderr)
 	var (

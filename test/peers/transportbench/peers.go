@@ -24,6 +24,10 @@ import (
 	metricsdk "go.opentelemetry.io/otel/sdk/metric"
 )
 
+// hush keeps go-zero from writing its own state to standard output once a minute,
+// which it does in every process that it is linked into.
+func hush() { logx.DisableStat() }
+
 // kratosLogger makes a line of JSON of what Kratos logs.
 type kratosLogger struct{ *slog.Logger }
 
@@ -91,7 +95,6 @@ func zeroHTTP() (string, error) {
 	if err != nil {
 		return "", err
 	}
-	logx.DisableStat()
 	logx.SetWriter(logx.NewWriter(io.Discard))
 	s.AddRoute(rest.Route{Method: http.MethodPost, Path: "/orders", Handler: func(w http.ResponseWriter, r *http.Request) {
 		var in Order
