@@ -8,7 +8,7 @@ PROTOS       = $(shell find examples -name '*.proto' 2>/dev/null)
 PROTOC      ?= protoc
 
 .DEFAULT_GOAL := all
-.PHONY: all help fmt fmt-check vet lint lint-rules race test soak services examples generate generate-check fuzz fixture peers bench-resilience clean
+.PHONY: all help fmt fmt-check vet lint lint-rules race test soak services examples generate generate-check fuzz fixture peers bench-resilience bench-transport clean
 
 all: fmt-check vet lint race examples ## format check, vet, lint, race tests, examples
 
@@ -75,6 +75,9 @@ peers: ## show that the peers' defects, which resilience keeps out, are still in
 
 bench-resilience: ## measure resilience against its peers; fails when it is slower than promised
 	$(GO) -C test/peers run ./bench $(BENCH_FLAGS)
+
+bench-transport: ## measure httpx and grpcx against bare servers and peers; fails when they are slower than promised
+	$(GO) -C test/peers run ./transportbench $(BENCH_FLAGS)
 
 fixture: ## prove that a stranger's module which imports us tidies and builds
 	ARMATURE_REQUIRE_SERVICES=1 $(GO) test -count=1 -timeout=10m ./test/consumer

@@ -86,8 +86,8 @@ func Table() []Rule {
 		library("logging", []string{"flow"}, slices.Concat(otelAPI, []string{"github.com/go-kit/log/..."}), otelSDK, otelExporters, grpcServer, prometheus, brokers),
 
 		library("transport", []string{"flow", "resilience", "discovery"}, slices.Concat([]string{"github.com/go-kit/kit/..."}, grpcWords), grpcServer, otelAPI, prometheus, brokers),
-		library("transport/httpx", []string{"flow", "transport", "resilience", "discovery", "tracing", "logging"}, slices.Concat(kitEndpoint, otelAPI, prometheus), grpcServer, otelExporters, brokers),
-		library("transport/grpcx", []string{"flow", "transport", "resilience", "discovery", "tracing", "logging"}, slices.Concat(kitEndpoint, otelAPI, prometheus, grpcWords, []string{"google.golang.org/grpc/..."}), otelExporters, brokers),
+		library("transport/httpx", []string{"flow", "transport", "resilience", "discovery", "tracing", "logging", "internal/deadline"}, slices.Concat(kitEndpoint, otelAPI, prometheus), grpcServer, otelExporters, brokers),
+		library("transport/grpcx", []string{"flow", "transport", "resilience", "discovery", "tracing", "logging", "internal/deadline"}, slices.Concat(kitEndpoint, otelAPI, prometheus, grpcWords, []string{"google.golang.org/grpc/..."}), otelExporters, brokers),
 		library("transport/auth", []string{"flow", "transport"}, slices.Concat(kitEndpoint, []string{
 			"github.com/golang-jwt/jwt/v5",
 			"google.golang.org/grpc",
@@ -108,6 +108,7 @@ func Table() []Rule {
 		library("internal/groupcommit", []string{"flow", "internal/sqldb", "internal/failpoint"}, nil, heavy),
 
 		library("internal/failpoint", nil, nil, heavy),
+		library("internal/deadline", nil, nil, heavy),
 
 		// The assembled service. It may name anything of ours that is not a
 		// program, but importing it must not drag in a broker or a database.
@@ -141,6 +142,7 @@ func Required() []string {
 		"examples/resilience",
 		"examples/shop",
 		"flow",
+		"internal/deadline",
 		"internal/failpoint",
 		"internal/groupcommit",
 		"internal/lease",

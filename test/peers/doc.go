@@ -1,5 +1,6 @@
 // Package peers holds package resilience against the libraries it learned from:
-// their defects, their speed, their decisions.
+// their defects, their speed, their decisions. The transports are held against
+// others by speed alone, in transportbench, run by make bench-transport.
 //
 //   - Defects: one test per defect that was reproduced in a peer shows that the
 //     version required here still has it, and fails once the peer has mended it. The

@@ -32,16 +32,27 @@ func (c carrier) Set(key, value string) { c[key] = []string{value} }
 // Keys lists the keys.
 func (c carrier) Keys() []string { return slices.Collect(maps.Keys(c)) }
 
-// extract returns ctx with what the caller sent along. A call without a
-// correlation id gets one, so that everything it causes can be found.
+// received gives a call without a correlation id a new one, so that everything it
+// causes can be found.
+type received struct{ flow.GRPCMetadata }
+
+func (r received) Get(f flow.Field) string {
+	value := r.GRPCMetadata.Get(f)
+	if value == "" && f == flow.Correlation {
+		return flow.NewID()
+	}
+	return value
+}
+
+// extract returns ctx with what the caller sent along.
 func extract(ctx context.Context, edge bool) context.Context {
 	md, _ := metadata.FromIncomingContext(ctx)
 	if edge {
-		ctx = flow.ExtractPublic(ctx, flow.GRPCMetadata(md))
+		ctx = flow.ExtractPublic(ctx, received{flow.GRPCMetadata(md)})
 	} else {
-		ctx = flow.Extract(ctx, flow.GRPCMetadata(md))
+		ctx = flow.Extract(ctx, received{flow.GRPCMetadata(md)})
 	}
-	if flow.CorrelationID(ctx) == "" {
+	if flow.CorrelationID(ctx) == "" { // it came with one that is not fit to be passed on
 		ctx = flow.WithCorrelationID(ctx, flow.NewID())
 	}
 	return traceContext.Extract(ctx, carrier(md))

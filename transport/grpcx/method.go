@@ -25,7 +25,8 @@ type method struct {
 	service string
 	name    string
 	attrs   trace.SpanStartEventOption
-	quiet   bool // logged at debug level: probes would drown the rest
+	serving []trace.SpanStartOption // attrs, as a server
+	quiet   bool                    // logged at debug level: probes would drown the rest
 
 	handling  *prometheus.HistogramVec // nil without metrics
 	observers [codes.Unauthenticated + 1]atomic.Pointer[prometheus.Observer]
@@ -37,16 +38,18 @@ func newMethod(full string, handling *prometheus.HistogramVec) *method {
 	if !found {
 		service, name = unknown, span
 	}
+	attrs := trace.WithAttributes(
+		attribute.String("rpc.system", "grpc"),
+		attribute.String("rpc.service", service),
+		attribute.String("rpc.method", name),
+	)
 	return &method{
-		full:    full,
-		span:    span,
-		service: service,
-		name:    name,
-		attrs: trace.WithAttributes(
-			attribute.String("rpc.system", "grpc"),
-			attribute.String("rpc.service", service),
-			attribute.String("rpc.method", name),
-		),
+		full:     full,
+		span:     span,
+		service:  service,
+		name:     name,
+		attrs:    attrs,
+		serving:  []trace.SpanStartOption{trace.WithSpanKind(trace.SpanKindServer), attrs},
 		handling: handling,
 	}
 }

@@ -11,7 +11,9 @@ import (
 	otelcodes "go.opentelemetry.io/otel/codes"
 	"go.opentelemetry.io/otel/trace"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 
+	"github.com/armature-go/armature/internal/deadline"
 	"github.com/armature-go/armature/transport"
 )
 
@@ -26,7 +28,7 @@ type call struct {
 // begin returns the context the handler works with.
 func (s *Server) begin(ctx context.Context, fullMethod string) (context.Context, *call) {
 	c := &call{server: s, method: s.method(fullMethod), start: time.Now()}
-	ctx, c.span = s.tracer.Start(extract(ctx, s.cfg.Edge), c.method.span, trace.WithSpanKind(trace.SpanKindServer), c.method.attrs)
+	ctx, c.span = s.tracer.Start(extract(ctx, s.cfg.Edge), c.method.span, c.method.serving...)
 	return ctx, c
 }
 
@@ -62,25 +64,43 @@ func (c *call) log(ctx context.Context, code transport.Code, reason string, elap
 	if !log.Enabled(ctx, level) {
 		return
 	}
-	attrs := make([]slog.Attr, 0, 6)
-	attrs = append(attrs, slog.String("method", c.method.full), slog.String("code", code.String()), slog.Duration("duration", elapsed))
+	// A record of one's own comes without the line of code it is made in, which says
+	// nothing here and costs a walk over the stack.
+	line := slog.NewRecord(c.start.Add(elapsed), level, "grpc call", 0)
+	line.AddAttrs(slog.String("method", c.method.full), slog.String("code", code.String()), slog.Duration("duration", elapsed))
 	if reason != "" {
-		attrs = append(attrs, slog.String("reason", reason))
+		line.AddAttrs(slog.String("reason", reason))
 	}
 	if cause != nil {
-		attrs = append(attrs, slog.String("error", cause.Error()))
+		line.AddAttrs(slog.String("error", cause.Error()))
 	}
 	if stack != nil {
-		attrs = append(attrs, slog.String("stack", string(stack)))
+		line.AddAttrs(slog.String("stack", string(stack)))
 	}
-	log.LogAttrs(ctx, level, "grpc call", attrs...)
+	_ = log.Handler().Handle(ctx, line) // slog.Logger ignores it too
 }
+
+func statusCode(code transport.Code) attribute.KeyValue {
+	return attribute.Int64("rpc.grpc.status_code", int64(code))
+}
+
+// statusCodes are the attributes of the known codes, made once.
+var statusCodes = func() (all [codes.Unauthenticated + 1][]attribute.KeyValue) {
+	for code := range all {
+		all[code] = []attribute.KeyValue{statusCode(transport.Code(code))}
+	}
+	return all
+}()
 
 // finish closes a span. It says what class of error there was and not in which
 // words: messages may hold what does not belong into a trace.
 func finish(span trace.Span, code transport.Code, reason string, failed bool) {
 	if span.IsRecording() {
-		span.SetAttributes(attribute.Int64("rpc.grpc.status_code", int64(code)))
+		if int(code) < len(statusCodes) {
+			span.SetAttributes(statusCodes[code]...)
+		} else {
+			span.SetAttributes(statusCode(code))
+		}
 		if reason != "" {
 			span.SetAttributes(attribute.String("error.reason", reason))
 		}
@@ -105,9 +125,9 @@ func (s *Server) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo,
 	ctx, c := s.begin(ctx, info.FullMethod)
 	defer c.end(ctx, &err)
 	if _, ok := ctx.Deadline(); !ok && s.cfg.Timeout > 0 {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, s.cfg.Timeout)
-		defer cancel()
+		limited := deadline.At(ctx, c.start.Add(s.cfg.Timeout))
+		defer limited.End()
+		return handler(limited, req)
 	}
 	return handler(ctx, req)
 }

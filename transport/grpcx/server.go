@@ -67,6 +67,12 @@ type Config struct {
 	// Reflection lets anyone who can connect list the services and their messages.
 	Reflection bool
 
+	// StreamWorkers is how many goroutines are kept for calls, so that their stacks
+	// need not grow anew for each; as many as there are calls at a time, as a rule. A
+	// call that finds none free gets a goroutine of its own. 0 keeps none. gRPC calls
+	// the option behind it experimental.
+	StreamWorkers uint32
+
 	// Edge says that callers are strangers: of what they send, only correlation id,
 	// idempotency key and trace context are believed, not who they are.
 	Edge bool
@@ -143,6 +149,7 @@ func NewServer(cfg Config) (*Server, error) {
 		grpc.MaxRecvMsgSize(maxMessage),
 		grpc.MaxConcurrentStreams(maxStreams),
 		grpc.ConnectionTimeout(connectionTimeout),
+		grpc.NumStreamWorkers(cfg.StreamWorkers),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: pingAllowed, PermitWithoutStream: true}),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: pingAfter, Timeout: pingTimeout, MaxConnectionIdle: maxIdle}),
 		grpc.ChainUnaryInterceptor(unary...),

@@ -11,6 +11,7 @@ import (
 	"reflect"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/armature-go/armature/transport"
@@ -37,6 +38,36 @@ func malformed(detail string) *transport.Error {
 		WithDomain(domain).WithViolations(transport.Violation{Pointer: "", Detail: detail})
 }
 
+// decoder is a json.Decoder for one value after another.
+type decoder struct {
+	source bytes.Reader
+	json   *json.Decoder
+}
+
+var decoders = sync.Pool{New: func() any {
+	d := new(decoder)
+	d.json = json.NewDecoder(&d.source)
+	d.json.DisallowUnknownFields()
+	return d
+}}
+
+// decodeWhole reports whether data was one value that fits, and nothing else. Only
+// then is its decoder used again: whatever else it still held would become the
+// beginning of somebody else's value.
+func decodeWhole(data []byte, into any) bool {
+	d := decoders.Get().(*decoder)
+	before := d.json.InputOffset()
+	d.source.Reset(data)
+	if d.json.Decode(into) != nil || d.json.InputOffset()-before != int64(len(data)) {
+		return false
+	}
+	d.source.Reset(nil)
+	if len(data) <= maxPooled {
+		decoders.Put(d)
+	}
+	return true
+}
+
 // decodeJSON decodes data, which must be one JSON value without unknown fields,
 // into what ptr points at. The good path is encoding/json alone; a refusal is
 // explained by reading the body again, next to its type.
@@ -44,6 +75,9 @@ func decodeJSON(data []byte, ptr reflect.Value) error {
 	trimmed := bytes.TrimLeft(data, " \t\r\n")
 	if len(trimmed) == 0 {
 		return malformed("the body is empty")
+	}
+	if trimmed[0] != 'n' && decodeWhole(bytes.TrimRight(trimmed, " \t\r\n"), ptr.Interface()) {
+		return nil
 	}
 	dec := json.NewDecoder(bytes.NewReader(data))
 	dec.DisallowUnknownFields()

@@ -16,6 +16,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/armature-go/armature/internal/deadline"
 	"github.com/armature-go/armature/transport"
 )
 
@@ -88,11 +89,9 @@ func Handle[Req, Resp any](on Router, pattern string, f transport.Func[Req, Resp
 		resp, err := f(ctx, req)
 		return resp, transport.Executed(err)
 	}).With(s.cfg.Middleware...)
-	s.mux.Handle(pattern, routed{rt.pattern.path, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		res := w.(*response)
-		ctx, cancel := context.WithTimeout(r.Context(), rt.budget(r))
-		defer cancel()
-		r = r.WithContext(ctx)
+	s.mux.Handle(pattern, direct{rt.pattern.path, func(res *response, r *http.Request) {
+		ctx := deadline.At(res.ctx, res.start.Add(rt.budget(r)))
+		defer ctx.End()
 		rt.mark(res)
 		var req Req
 		err := acceptable(r.Header, "application/json")
@@ -115,7 +114,7 @@ func Handle[Req, Resp any](on Router, pattern string, f transport.Func[Req, Resp
 			return
 		}
 		res.succeed(r, rt, resp)
-	})})
+	}})
 }
 
 // prepare completes the route or panics with what is wrong.
@@ -148,7 +147,11 @@ func (rt *route) mark(res *response) {
 // budget is the smaller of what the route allows and what the caller waits for. A
 // header that is no number is ignored: it is advice, not input.
 func (rt *route) budget(r *http.Request) time.Duration {
-	ms, err := strconv.ParseUint(r.Header.Get(timeoutHeader), 10, 63)
+	said := first(r.Header[timeoutHeader])
+	if said == "" {
+		return rt.timeout
+	}
+	ms, err := strconv.ParseUint(said, 10, 63)
 	if err != nil || ms >= uint64(rt.timeout/time.Millisecond) {
 		return rt.timeout
 	}
@@ -173,7 +176,13 @@ func bind(pl *plan, rt *route, res *response, r *http.Request, req any) error {
 		v.Set(reflect.New(pl.typ))
 		v = v.Elem()
 	}
-	err := pl.read(r, func() ([]byte, error) { return readBody(rt, res, r) }, v)
+	buf := bodies.Get().(*bytes.Buffer)
+	defer func() { // nothing that was decoded shares memory with it
+		if buf.Cap() <= maxPooled {
+			bodies.Put(buf)
+		}
+	}()
+	err := pl.read(r, func() ([]byte, error) { return readBody(buf, rt, res, r) }, v)
 	if err != nil {
 		return err
 	}
@@ -199,7 +208,10 @@ func validate(v reflect.Value) error {
 	return e
 }
 
-func readBody(rt *route, res *response, r *http.Request) ([]byte, error) {
+var bodies = sync.Pool{New: func() any { return new(bytes.Buffer) }}
+
+// readBody reads into buf, which holds what is returned.
+func readBody(buf *bytes.Buffer, rt *route, res *response, r *http.Request) ([]byte, error) {
 	if r.ContentLength == 0 {
 		return nil, nil
 	}
@@ -210,20 +222,27 @@ func readBody(rt *route, res *response, r *http.Request) ([]byte, error) {
 		res.Header().Set("Connection", "close") // rather than read on to the end
 		return nil, tooLarge(rt.maxBody)
 	}
-	var buf bytes.Buffer
+	buf.Reset()
+	var data []byte
+	var err error
 	if r.ContentLength > 0 {
-		buf.Grow(int(r.ContentLength) + bytes.MinRead)
+		buf.Grow(int(r.ContentLength))
+		data = buf.AvailableBuffer()[:r.ContentLength]
+		_, err = io.ReadFull(r.Body, data)
+	} else {
+		_, err = buf.ReadFrom(http.MaxBytesReader(res.ResponseWriter, r.Body, rt.maxBody))
+		data = buf.Bytes()
 	}
-	_, err := buf.ReadFrom(http.MaxBytesReader(res.ResponseWriter, r.Body, rt.maxBody))
+	if err == nil {
+		return data, nil
+	}
 	switch _, large := errors.AsType[*http.MaxBytesError](err); {
-	case err == nil:
-		return buf.Bytes(), nil
 	case large:
 		return nil, tooLarge(rt.maxBody)
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		return nil, transport.Errorf(transport.DeadlineExceeded, "BODY_TIMEOUT", "the body took too long: %w", err).
 			WithDomain(domain).WithStatus(http.StatusRequestTimeout)
-	case errors.Is(err, io.ErrUnexpectedEOF):
+	case errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, io.EOF):
 		return nil, malformed("it ends before its Content-Length")
 	default:
 		return nil, transport.Errorf(transport.InvalidArgument, "MALFORMED_BODY", "the body cannot be read: %w", err).WithDomain(domain)
@@ -293,7 +312,17 @@ func (res *response) succeed(r *http.Request, rt *route, resp any) {
 	}
 }
 
-var buffers = sync.Pool{New: func() any { return new(bytes.Buffer) }}
+// encoder is a buffer with what writes JSON into it.
+type encoder struct {
+	bytes.Buffer
+	json *json.Encoder
+}
+
+var encoders = sync.Pool{New: func() any {
+	e := new(encoder)
+	e.json = json.NewEncoder(&e.Buffer)
+	return e
+}}
 
 // maxPooled keeps one huge answer from staying in memory for good.
 const maxPooled = 64 << 10
@@ -305,14 +334,14 @@ const writeTimeout = 30 * time.Second
 // json encodes before it writes, so an encoding error leaves the answer open. revise,
 // if not nil, looks at the body and chooses the status.
 func (res *response) json(status int, contentType string, value any, revise func([]byte) int) error {
-	buf := buffers.Get().(*bytes.Buffer)
+	buf := encoders.Get().(*encoder)
 	buf.Reset()
 	defer func() {
 		if buf.Cap() <= maxPooled {
-			buffers.Put(buf)
+			encoders.Put(buf)
 		}
 	}()
-	if err := json.NewEncoder(buf).Encode(value); err != nil {
+	if err := buf.json.Encode(value); err != nil {
 		return fmt.Errorf("httpx: encode %T: %w", value, err)
 	}
 	if revise != nil {
@@ -322,11 +351,11 @@ func (res *response) json(status int, contentType string, value any, revise func
 		}
 	}
 	header := res.Header()
-	if header.Get("Content-Type") == "" || contentType == transport.ProblemType {
-		header.Set("Content-Type", contentType)
+	if first(header["Content-Type"]) == "" || contentType == transport.ProblemType {
+		res.setHeader("Content-Type", contentType)
 	}
-	header.Set("X-Content-Type-Options", "nosniff")
-	header.Set("Content-Length", strconv.Itoa(buf.Len()))
+	res.setHeader("X-Content-Type-Options", "nosniff")
+	res.setHeader("Content-Length", strconv.Itoa(buf.Len()))
 	// Not every ResponseWriter has deadlines; those of net/http do.
 	_ = http.NewResponseController(res.ResponseWriter).SetWriteDeadline(time.Now().Add(writeTimeout))
 	res.WriteHeader(status)

@@ -3,11 +3,15 @@ package httpx
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
+	"slices"
 	"strconv"
-	"time"
+	"sync"
+	"sync/atomic"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"go.opentelemetry.io/otel/attribute"
 )
 
 // unmatched is the route label of requests that no route answers, so that
@@ -56,10 +60,73 @@ func register[C prometheus.Collector](r prometheus.Registerer, c C) (C, error) {
 	return c, fmt.Errorf("httpx: configure server: Metrics: register collector: %w", err)
 }
 
-func (m *metrics) observe(method, route string, status int, d time.Duration) {
-	if m != nil {
-		m.duration.WithLabelValues(method, route, strconv.Itoa(status)).Observe(d.Seconds())
+// outcomes holds one outcome for each way in which requests have ended. There are
+// few, as methods, routes and codes are bounded, and they are found far more often
+// than made, so a new one is added to a copy of the map.
+type outcomes struct {
+	metrics *metrics
+
+	adding sync.Mutex
+	known  atomic.Pointer[map[outcomeKey]*outcome]
+}
+
+type outcomeKey struct {
+	method, route string
+	status        int
+}
+
+// outcome is what is the same for all requests that end in one way.
+type outcome struct {
+	duration   prometheus.Observer  // nil without metrics
+	span       string               // the name; empty for unmatched routes
+	attributes []attribute.KeyValue // full, so that append copies
+}
+
+func (os *outcomes) of(method, route string, status int) *outcome {
+	key := outcomeKey{method, route, status}
+	if known := os.known.Load(); known != nil {
+		if o := (*known)[key]; o != nil {
+			return o
+		}
 	}
+	return os.add(key)
+}
+
+func (os *outcomes) add(key outcomeKey) *outcome {
+	os.adding.Lock()
+	defer os.adding.Unlock()
+	grown := make(map[outcomeKey]*outcome)
+	if known := os.known.Load(); known != nil {
+		maps.Copy(grown, *known)
+	}
+	o := grown[key]
+	if o == nil {
+		o = os.make(key)
+		grown[key] = o
+		os.known.Store(&grown)
+	}
+	return o
+}
+
+func (os *outcomes) make(key outcomeKey) *outcome {
+	code := strconv.Itoa(key.status)
+	attributes := []attribute.KeyValue{
+		attribute.String("http.request.method", key.method),
+		attribute.Int("http.response.status_code", key.status),
+	}
+	o := &outcome{}
+	if key.route != unmatched {
+		o.span = key.method + " " + key.route
+		attributes = append(attributes, attribute.String("http.route", key.route))
+	}
+	if key.status >= 500 {
+		attributes = append(attributes, attribute.String("error.type", code))
+	}
+	o.attributes = slices.Clip(attributes)
+	if os.metrics != nil {
+		o.duration = os.metrics.duration.WithLabelValues(key.method, key.route, code)
+	}
+	return o
 }
 
 func (m *metrics) panicked(method, route string) {

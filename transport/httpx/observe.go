@@ -9,7 +9,6 @@ import (
 	"net"
 	"net/http"
 	"runtime/debug"
-	"strconv"
 	"time"
 
 	"go.opentelemetry.io/otel/attribute"
@@ -28,10 +27,48 @@ const (
 
 var traceContext propagation.TraceContext
 
+// asServer is kept because making it anew costs an allocation.
+var asServer = []trace.SpanStartOption{trace.WithSpanKind(trace.SpanKindServer)}
+
+// traceHeader reads the two headers of a trace context by their canonical names,
+// which http.Header.Get would work out each time.
+type traceHeader struct{ propagation.HeaderCarrier }
+
+func (h traceHeader) Get(key string) string {
+	switch key {
+	case "traceparent":
+		key = "Traceparent"
+	case "tracestate":
+		key = "Tracestate"
+	default:
+		return h.HeaderCarrier.Get(key)
+	}
+	return first(h.HeaderCarrier[key])
+}
+
+func first(values []string) string {
+	if len(values) == 0 {
+		return ""
+	}
+	return values[0]
+}
+
+// identified gives a request without a correlation id a new one.
+type identified struct{ flow.HTTPHeader }
+
+func (h identified) Get(f flow.Field) string {
+	value := h.HTTPHeader.Get(f)
+	if value == "" && f == flow.Correlation {
+		return flow.NewID()
+	}
+	return value
+}
+
 // response is the one thing that lives per request: it is what handlers write to
 // and what the observation reads at the end.
 type response struct {
 	http.ResponseWriter
+	ctx     context.Context // of the request, with span and flow
 	server  *Server
 	start   time.Time
 	route   string
@@ -43,6 +80,21 @@ type response struct {
 	// http.ServeMux says in between, but for redirects, is muted: it is plain text.
 	routing bool
 	muted   bool
+
+	values [5]string // of the headers of ours, which so need no slice of their own
+	set    int
+}
+
+// setHeader is Header().Set for a name in canonical form.
+func (res *response) setHeader(name, value string) {
+	if res.set == len(res.values) {
+		res.Header()[name] = []string{value}
+		return
+	}
+	i := res.set
+	res.set++
+	res.values[i] = value
+	res.Header()[name] = res.values[i : i+1 : i+1]
 }
 
 // routed tells the observation that a route was found.
@@ -54,29 +106,43 @@ type routed struct {
 func (h routed) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	res := w.(*response) // the mux is reachable through Server.ServeHTTP alone
 	res.route, res.routing = h.route, false
-	h.Handler.ServeHTTP(w, r)
+	h.Handler.ServeHTTP(w, r.WithContext(res.ctx))
+}
+
+// direct is routed for what takes the context from the response and so saves the
+// copy of the request that would carry it.
+type direct struct {
+	route string
+	serve func(*response, *http.Request)
+}
+
+func (h direct) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	res := w.(*response)
+	res.route, res.routing = h.route, false
+	h.serve(res, r)
 }
 
 // ServeHTTP answers and observes one request.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	res := &response{ResponseWriter: w, server: s, start: time.Now(), routing: true}
-	ctx := traceContext.Extract(r.Context(), propagation.HeaderCarrier(r.Header))
+	ctx := traceContext.Extract(r.Context(), traceHeader{propagation.HeaderCarrier(r.Header)})
 	if s.cfg.TrustHeaders {
-		ctx = flow.Extract(ctx, flow.HTTPHeader(r.Header))
+		ctx = flow.Extract(ctx, identified{flow.HTTPHeader(r.Header)})
 	} else {
-		ctx = flow.ExtractPublic(ctx, flow.HTTPHeader(r.Header))
+		ctx = flow.ExtractPublic(ctx, identified{flow.HTTPHeader(r.Header)})
 	}
-	if flow.CorrelationID(ctx) == "" {
-		ctx = flow.WithCorrelationID(ctx, flow.NewID())
+	id := flow.CorrelationID(ctx)
+	if id == "" { // it came with one that is not fit to be passed on
+		id = flow.NewID()
+		ctx = flow.WithCorrelationID(ctx, id)
 	}
-	ctx, span := s.tracer.Start(ctx, knownMethod(r.Method), trace.WithSpanKind(trace.SpanKindServer))
-	header := w.Header()
-	header.Set(flow.Correlation.HTTP(), flow.CorrelationID(ctx))
+	ctx, span := s.tracer.Start(ctx, knownMethod(r.Method), asServer...)
+	res.ctx = ctx
+	res.setHeader(flow.Correlation.HTTP(), id)
 	if sc := span.SpanContext(); sc.HasTraceID() {
 		res.traceID = sc.TraceID().String()
-		header.Set(traceIDHeader, res.traceID)
+		res.setHeader(traceIDHeader, res.traceID)
 	}
-	r = r.WithContext(ctx)
 	defer s.finish(ctx, span, res, r)
 	s.mux.ServeHTTP(res, r)
 	if res.muted {
@@ -118,36 +184,35 @@ func (s *Server) finish(ctx context.Context, span trace.Span, res *response, r *
 	if route == "" {
 		route = unmatched
 	}
+	o := s.outcomes.of(method, route, status)
+	if o.duration != nil {
+		o.duration.Observe(elapsed.Seconds())
+	}
 	if span.IsRecording() {
-		attributes := []attribute.KeyValue{
-			attribute.String("http.request.method", method),
-			attribute.Int("http.response.status_code", status),
-			attribute.String("url.path", r.URL.Path),
-		}
-		if res.route != "" {
-			span.SetName(method + " " + res.route)
-			attributes = append(attributes, attribute.String("http.route", res.route))
+		if o.span != "" {
+			span.SetName(o.span)
 		}
 		if status >= 500 {
 			span.SetStatus(codes.Error, "")
-			attributes = append(attributes, attribute.String("error.type", strconv.Itoa(status)))
 		}
-		span.SetAttributes(attributes...)
+		span.SetAttributes(append(o.attributes, attribute.String("url.path", r.URL.Path))...)
 	}
-	s.metrics.observe(method, route, status, elapsed)
-	attrs := [6]slog.Attr{
-		slog.String("method", method),
-		slog.String("route", route),
-		slog.Int("status", status),
-		slog.Duration("duration", elapsed),
-		slog.Int64("bytes", res.bytes),
+	if s.cfg.Logger.Enabled(ctx, slog.LevelInfo) {
+		// A record of one's own comes without the line of code it is made in, which
+		// says nothing here and costs a walk over the stack.
+		line := slog.NewRecord(res.start.Add(elapsed), slog.LevelInfo, "http request", 0)
+		line.AddAttrs(
+			slog.String("method", method),
+			slog.String("route", route),
+			slog.Int("status", status),
+			slog.Duration("duration", elapsed),
+			slog.Int64("bytes", res.bytes),
+		)
+		if res.err != nil {
+			line.AddAttrs(slog.String("error", res.err.Error()))
+		}
+		_ = s.cfg.Logger.Handler().Handle(ctx, line) // slog.Logger ignores it too
 	}
-	n := 5
-	if res.err != nil {
-		attrs[n] = slog.String("error", res.err.Error())
-		n++
-	}
-	s.cfg.Logger.LogAttrs(ctx, slog.LevelInfo, "http request", attrs[:n]...)
 	span.End()
 	if abort != nil {
 		panic(abort)

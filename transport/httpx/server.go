@@ -96,6 +96,8 @@ type Server struct {
 	http    *http.Server
 	conns   *conns
 
+	outcomes outcomes
+
 	mu        sync.Mutex
 	described []described
 	listener  net.Listener
@@ -130,6 +132,7 @@ func NewServer(cfg Config) (*Server, error) {
 		stopping: make(chan struct{}),
 		stopped:  make(chan struct{}),
 	}
+	s.outcomes.metrics = m
 	s.http = &http.Server{
 		Handler:           s,
 		ReadHeaderTimeout: cfg.ReadHeaderTimeout,
