@@ -59,11 +59,12 @@ type healthReport struct {
 // health runs the checks, at most one round at a time. No lock is held while a
 // check runs.
 type health struct {
-	checks  []*check
-	timeout time.Duration
-	tell    func(error)    // told after each round what failed, nil when nothing did
-	quit    chan struct{}  // closed by stop
-	rounds  sync.WaitGroup // joined by stop, so that nothing is left running
+	checks   []*check
+	timeout  time.Duration
+	tell     func(error)    // told after each round what failed, nil when nothing did
+	interval time.Duration  // between two rounds that nobody asked for
+	quit     chan struct{}  // closed by stop
+	rounds   sync.WaitGroup // joined by stop, so that nothing is left running
 
 	mu     sync.Mutex
 	last   healthReport
@@ -123,10 +124,10 @@ func (h *health) round() {
 	h.flight = nil
 }
 
-// keepChecking runs a round per checkInterval, unless /ready was asked just
+// keepChecking runs a round per interval, unless /ready was asked just
 // before, while the service is ready.
 func (s *Service) keepChecking() {
-	tick := time.NewTicker(checkInterval)
+	tick := time.NewTicker(s.health.interval)
 	defer tick.Stop()
 	for {
 		select {
@@ -134,7 +135,7 @@ func (s *Service) keepChecking() {
 			if s.phase() != phaseReady {
 				return
 			}
-			_, _ = s.health.report(context.Background(), checkFreshness) // heard through heed
+			_, _ = s.health.report(context.Background(), min(checkFreshness, s.health.interval)) // heard through heed
 		case <-s.health.quit:
 			return
 		}

@@ -140,14 +140,17 @@ func (l *Live[T]) Reload(ctx context.Context) ([]Change, error) {
 	if err != nil {
 		return nil, fmt.Errorf("armature: reload config: %w", err)
 	}
-	changes, err := compare(l.current.Load().loader, next.loader)
+	before := l.current.Load()
+	changes, err := compare(before.loader, next.loader)
 	if err != nil {
 		return nil, fmt.Errorf("armature: reload config: %w", err)
 	}
-	l.current.Store(next)
 	if len(changes) == 0 {
+		next.value = before.value // equal; only the origins may differ
+		l.current.Store(next)
 		return nil, nil
 	}
+	l.current.Store(next)
 	l.mu.Lock()
 	told := l.told
 	l.mu.Unlock()

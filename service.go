@@ -90,7 +90,7 @@ func New(cfg Config) (*Service, error) {
 		quit:  make(chan struct{}),
 		done:  make(chan struct{}),
 	}
-	s.health = &health{timeout: cfg.CheckTimeout, quit: make(chan struct{}), tell: s.heed}
+	s.health = &health{timeout: cfg.CheckTimeout, interval: checkInterval, quit: make(chan struct{}), tell: s.heed}
 	if err := s.build(); err != nil {
 		return nil, fmt.Errorf("armature: build service %s: %w", cfg.Name, err)
 	}
