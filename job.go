@@ -33,19 +33,13 @@ func (s *Service) Every(name string, interval time.Duration, fn func(ctx context
 	}
 	j := &job{name: name, logger: s.Logger, metrics: &s.jobs}
 	s.Worker(name, func(ctx context.Context) error {
-		wait := rand.N(interval) //nolint:gosec // spreads load, keeps no secret
-		for {
-			sleep(ctx, wait)
-			if ctx.Err() != nil {
-				return nil
-			}
+		wait := rand.N(interval)
+		for sleep(ctx, wait); ctx.Err() == nil; sleep(ctx, wait) {
 			begin := time.Now()
 			j.run(ctx, fn)
-			if ctx.Err() != nil {
-				return nil
-			}
 			wait = pause(interval, time.Since(begin))
 		}
+		return nil
 	})
 	s.jobs.add(s.Metrics, j)
 }
@@ -54,7 +48,7 @@ func (s *Service) Every(name string, interval time.Duration, fn func(ctx context
 func pause(interval, took time.Duration) time.Duration {
 	spread := interval / 5
 	if spread > 0 {
-		spread = rand.N(spread) - interval/10 //nolint:gosec // as above
+		spread = rand.N(spread) - interval/10
 	}
 	wait := interval + spread - took%interval
 	if wait <= 0 {

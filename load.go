@@ -28,7 +28,7 @@ const RedactedValue = "[REDACTED]"
 type Settings struct {
 	HTTPAddr        string        `help:"address of the HTTP server"`
 	GRPCAddr        string        `help:"address of the gRPC server"`
-	AdminAddr       string        `help:"address of /health, /ready and /metrics; empty mounts them on HTTP"`
+	AdminAddr       string        `help:"address of the operator's pages; empty mounts /health, /ready and /metrics on HTTP"`
 	AdvertiseHost   string        `help:"host that others reach this service by"`
 	Environment     string        `default:"development" help:"name of the deployment, on every log line and span"`
 	LogLevel        slog.Level    `default:"INFO" reload:"true" help:"lowest level logged: DEBUG, INFO, WARN or ERROR"`
