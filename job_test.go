@@ -155,6 +155,17 @@ func TestEveryEndsInItsTurn(t *testing.T) {
 			t.Errorf("Run = %v, want nil: a job told to stop has not failed", err)
 		}
 		j.want(t, "12s sweep ended", "12s store told")
+		want := `
+# HELP armature_job_runs_total Runs of the functions given to Every, by how they ended: ok, failed, panicked, stopped.
+# TYPE armature_job_runs_total counter
+armature_job_runs_total{job="sweep",result="failed"} 0
+armature_job_runs_total{job="sweep",result="ok"} 0
+armature_job_runs_total{job="sweep",result="panicked"} 0
+armature_job_runs_total{job="sweep",result="stopped"} 1
+`
+		if err := testutil.GatherAndCompare(svc.Metrics, strings.NewReader(want), "armature_job_runs_total"); err != nil {
+			t.Error(err)
+		}
 	})
 }
 
