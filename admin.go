@@ -10,8 +10,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 )
 
-// adminServer serves health and metrics on an address of their own, so that
-// neither is reachable from where the requests come from.
+// adminServer serves the operator's pages on an address of their own, so that
+// none is reachable from where the requests come from.
 type adminServer struct {
 	addr string
 	http *http.Server
@@ -19,13 +19,17 @@ type adminServer struct {
 }
 
 func newAdminServer(addr string, h http.Handler) *adminServer {
-	return &adminServer{addr: addr, http: &http.Server{
+	life, end := context.WithCancel(context.Background())
+	a := &adminServer{addr: addr, http: &http.Server{
 		Handler:           h,
 		ReadHeaderTimeout: 5 * time.Second,
 		ReadTimeout:       10 * time.Second,
-		WriteTimeout:      30 * time.Second,
+		WriteTimeout:      30 * time.Second, // a profile extends it
 		IdleTimeout:       time.Minute,
+		BaseContext:       func(net.Listener) context.Context { return life },
 	}}
+	a.http.RegisterOnShutdown(end) // a profile being taken ends early
+	return a
 }
 
 func (a *adminServer) Listen(ctx context.Context) error {
@@ -66,11 +70,13 @@ func (a *adminServer) Shutdown(ctx context.Context) error {
 	return err
 }
 
-// mount puts the three paths on any router with net/http's patterns.
-func (s *Service) mount(handle func(pattern string, h http.Handler), detail bool) {
-	handle("GET /health", s.healthHandler())
-	handle("GET /ready", s.readyHandler(detail))
-	handle("GET /metrics", promhttp.InstrumentMetricHandler(s.Metrics, promhttp.HandlerFor(s.Metrics, promhttp.HandlerOpts{
-		Registry: s.Metrics, EnableOpenMetrics: true,
-	})))
+// pages are the three that every service has, in detail or for strangers to see.
+func (s *Service) pages(detail bool) []page {
+	return []page{
+		{"GET /health", "the process lives, whatever its dependencies do", s.healthHandler(detail)},
+		{"GET /ready", "requests are welcome: the checks and their results", s.readyHandler(detail)},
+		{"GET /metrics", "Prometheus metrics", promhttp.InstrumentMetricHandler(s.Metrics, promhttp.HandlerFor(s.Metrics, promhttp.HandlerOpts{
+			Registry: s.Metrics, EnableOpenMetrics: true,
+		}))},
+	}
 }

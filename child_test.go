@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
+	"os/signal"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -36,6 +37,11 @@ func child() {
 		if err != nil {
 			return err
 		}
+		if os.Getenv(childEnv) == "reload" {
+			if err := reloading(svc); err != nil {
+				return err
+			}
+		}
 		var handled atomic.Int64
 		httpx.Handle(svc.HTTP, "GET /work", func(ctx context.Context, _ nobody) (*greeting, error) {
 			handled.Add(1)
@@ -62,8 +68,24 @@ func child() {
 	})
 }
 
+// reloading has the service say what changes.
+func reloading(svc *armature.Service) error {
+	signal.Ignore(syscall.SIGHUP) // one that comes before the watch does is lost
+	l, err := armature.LoadLive(liveSettings{}, armature.LiveOptions{Interval: time.Hour})
+	if err != nil {
+		return err
+	}
+	l.OnChange(func(_ *liveSettings, changes []armature.Change) {
+		for _, c := range changes {
+			fmt.Println(c.Key, "from", c.Old, "to", c.New)
+		}
+	})
+	svc.Follow(l)
+	return nil
+}
+
 // start runs the test binary as the program and returns its two addresses.
-func start(t *testing.T, mode string) (cmd *exec.Cmd, out *bufio.Reader, httpAddr, adminAddr string) {
+func start(t *testing.T, mode string, env ...string) (cmd *exec.Cmd, out *bufio.Reader, httpAddr, adminAddr string) {
 	t.Helper()
 	exe, err := os.Executable()
 	if err != nil {
@@ -71,6 +93,7 @@ func start(t *testing.T, mode string) (cmd *exec.Cmd, out *bufio.Reader, httpAdd
 	}
 	cmd = exec.CommandContext(t.Context(), exe)
 	cmd.Env = append(os.Environ(), childEnv+"="+mode)
+	cmd.Env = append(cmd.Env, env...)
 	cmd.Stderr = os.Stderr
 	stdout, err := cmd.StdoutPipe()
 	if err != nil {

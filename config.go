@@ -32,7 +32,7 @@ type Config struct {
 
 	HTTPAddr  string // "host:port" of Service.HTTP; port 0 picks a free one
 	GRPCAddr  string // "host:port" of Service.GRPC
-	AdminAddr string // "host:port" of /health, /ready, /metrics; empty mounts them on HTTP
+	AdminAddr string // "host:port" of the operator's pages, listed on /; empty mounts /health, /ready and /metrics on HTTP
 
 	// HTTP and GRPC carry what the servers can be told beyond their address;
 	// Addr, Logger, TracerProvider and Metrics are filled in when unset.
@@ -54,9 +54,12 @@ type Config struct {
 	// CheckTimeout bounds one check. Default 2 s.
 	CheckTimeout time.Duration
 
-	Logger    *slog.Logger // replaces the one built from LogLevel and LogWriter
-	LogLevel  slog.Leveler // default slog.LevelInfo
-	LogWriter io.Writer    // default os.Stderr
+	Logger *slog.Logger // replaces the one built from LogLevel and LogWriter
+	// LogLevel is the lowest level logged, slog.LevelInfo by default. The admin
+	// server's /loglevel changes it while the service runs, unless it is a Leveler
+	// of the program's own; beside a Logger it must be the *logging.Level of that.
+	LogLevel  slog.Leveler
+	LogWriter io.Writer // default os.Stderr
 
 	// Exporter sends the spans somewhere, for instance otlpgrpc.FromEnv. Without
 	// one nothing is sent, and trace ids are made all the same.

@@ -44,6 +44,26 @@
 //
 // GET /health says that the process lives; it never looks at a dependency, so
 // that a database outage does not restart every replica. GET /ready runs the
-// checks, at most about once a second however often it is asked. GET /metrics
-// serves the service's own registry.
+// checks, at most about once a second however often it is asked. gRPC health
+// follows the checks too: at once when /ready is asked, and within five seconds
+// when it is not. GET /metrics serves the service's own registry.
+//
+// # Operations
+//
+// The admin server lists its pages on /: health, readiness and metrics, what was
+// built (/buildinfo), the settings in force with secrets redacted (/config, after
+// [Service.ShowConfig] or [Service.Follow]), /routes, /loglevel, and profiles below
+// /debug/pprof/. Only the first three are ever on the public HTTP server, and that
+// only without [Config.AdminAddr]. Nobody is asked who they are: keep the admin
+// address to the operators' network.
+//
+//	curl -X PUT -d '{"level":"DEBUG","for":"10m"}' localhost:9090/loglevel
+//
+// [LoadConfig] reads the settings once. [LoadLive] reads them again on SIGHUP and
+// when the file changes; a new configuration replaces the old one whole, or is
+// refused whole and the old one stays.
+//
+// [Service.Worker] runs loops, [Service.Every] what is done now and then: its
+// errors and panics are counted and stop nothing. [Service.Counter] declares a
+// number of the business in one line.
 package armature

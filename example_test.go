@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"time"
 
 	"github.com/armature-go/armature"
 	"github.com/armature-go/armature/transport/httpx"
@@ -52,6 +53,28 @@ func ExampleNew() {
 	// Output:
 	// {"text":"hello ada"}
 	// stopped
+}
+
+func ExampleService_Every() {
+	svc, err := armature.New(armature.Config{Name: "order", LogWriter: io.Discard})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	defer stop()
+	svc.Every("sweep carts", time.Millisecond, func(context.Context) error {
+		if ctx.Err() == nil {
+			fmt.Println("swept")
+		}
+		stop()
+		return nil
+	})
+	if err := svc.Run(ctx); err != nil {
+		fmt.Println(err)
+	}
+	// Output:
+	// swept
 }
 
 func ExampleStandardPolicy() {

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"sync"
 	"sync/atomic"
@@ -14,6 +15,10 @@ import (
 // checkFreshness is how long a report answers for: probes of many balancers
 // must not become load on the database they ask about.
 const checkFreshness = time.Second
+
+// checkInterval is how often the checks run though nobody asks /ready: gRPC health
+// is watched rather than asked.
+const checkInterval = 5 * time.Second
 
 var errCheckStuck = errors.New("an earlier run has not returned yet")
 
@@ -54,10 +59,12 @@ type healthReport struct {
 // health runs the checks, at most one round at a time. No lock is held while a
 // check runs.
 type health struct {
-	checks  []*check
-	timeout time.Duration
-	quit    chan struct{}  // closed by stop
-	rounds  sync.WaitGroup // joined by stop, so that nothing is left running
+	checks   []*check
+	timeout  time.Duration
+	tell     func(error)    // told after each round what failed, nil when nothing did
+	interval time.Duration  // between two rounds that nobody asked for
+	quit     chan struct{}  // closed by stop
+	rounds   sync.WaitGroup // joined by stop, so that nothing is left running
 
 	mu     sync.Mutex
 	last   healthReport
@@ -108,10 +115,61 @@ func (h *health) round() {
 	r.err = errors.Join(errs...)
 
 	h.mu.Lock()
-	defer h.mu.Unlock()
 	h.last = r
+	h.mu.Unlock()
+	h.tell(r.err) // before the next round begins, so that no older one comes after it
+	h.mu.Lock()
+	defer h.mu.Unlock()
 	close(h.flight)
 	h.flight = nil
+}
+
+// keepChecking runs a round per interval, unless /ready was asked just
+// before, while the service is ready.
+func (s *Service) keepChecking() {
+	tick := time.NewTicker(s.health.interval)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+			if s.phase() != phaseReady {
+				return
+			}
+			_, _ = s.health.report(context.Background(), min(checkFreshness, s.health.interval)) // heard through heed
+		case <-s.health.quit:
+			return
+		}
+	}
+}
+
+// heed keeps gRPC health in step with the checks, and logs when they turn.
+func (s *Service) heed(err error) {
+	s.servable.Lock()
+	defer s.servable.Unlock()
+	if s.phase() != phaseReady || s.failing == (err != nil) {
+		return
+	}
+	s.failing = err != nil
+	if s.failing {
+		s.Logger.Warn("not ready: a check fails", slog.String("error", scrub(oneLine(err))))
+	} else {
+		s.Logger.Info("ready again: all checks pass")
+	}
+	if s.GRPC != nil {
+		s.GRPC.SetServing(!s.failing)
+	}
+}
+
+// turn changes the phase together with what gRPC health says.
+func (s *Service) turn(to phase) (from phase) {
+	s.servable.Lock()
+	defer s.servable.Unlock()
+	from = phase(s.state.Swap(int32(to)))
+	s.failing = false
+	if s.GRPC != nil {
+		s.GRPC.SetServing(to == phaseReady)
+	}
+	return from
 }
 
 // stop ends the round under way and waits for it; checks of later rounds are
@@ -148,7 +206,7 @@ func (c *check) run(timeout time.Duration, quit <-chan struct{}) checkResult {
 	}
 	r := checkResult{Status: "ok", Duration: float64(time.Since(start).Microseconds()) / 1000, err: err}
 	if err != nil {
-		r.Status, r.Error = "failing", err.Error()
+		r.Status, r.Error = "failing", scrub(err.Error())
 	}
 	return r
 }
@@ -206,9 +264,21 @@ func withoutErrors(checks map[string]checkResult) map[string]checkResult {
 	return out
 }
 
-func (s *Service) healthHandler() http.Handler {
-	body := map[string]string{"status": "ok", "service": s.cfg.Name, "version": s.cfg.Version}
+type healthBody struct {
+	Status  string              `json:"status"`
+	Service string              `json:"service"`
+	Version string              `json:"version"`
+	Jobs    map[string]jobState `json:"jobs,omitempty"`
+}
+
+// healthHandler always answers 200; how the jobs fare is told, and no reason to
+// restart a process.
+func (s *Service) healthHandler(detail bool) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		body := healthBody{Status: "ok", Service: s.cfg.Name, Version: s.cfg.Version}
+		if detail {
+			body.Jobs = s.jobs.states()
+		}
 		writeJSON(w, http.StatusOK, body)
 	})
 }

@@ -11,10 +11,8 @@ import (
 	"io"
 	"log/slog"
 	"maps"
-	"net/url"
 	"os"
 	"reflect"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -30,10 +28,10 @@ const RedactedValue = "[REDACTED]"
 type Settings struct {
 	HTTPAddr        string        `help:"address of the HTTP server"`
 	GRPCAddr        string        `help:"address of the gRPC server"`
-	AdminAddr       string        `help:"address of /health, /ready and /metrics; empty mounts them on HTTP"`
+	AdminAddr       string        `help:"address of the operator's pages; empty mounts /health, /ready and /metrics on HTTP"`
 	AdvertiseHost   string        `help:"host that others reach this service by"`
 	Environment     string        `default:"development" help:"name of the deployment, on every log line and span"`
-	LogLevel        slog.Level    `default:"INFO" help:"lowest level logged: DEBUG, INFO, WARN or ERROR"`
+	LogLevel        slog.Level    `default:"INFO" reload:"true" help:"lowest level logged: DEBUG, INFO, WARN or ERROR"`
 	DrainDelay      time.Duration `default:"0s" help:"time still served after readiness went off; 5s under Kubernetes"`
 	ShutdownTimeout time.Duration `default:"10s" help:"bound on finishing requests, on ending workers and on hooks, each"`
 	StartTimeout    time.Duration `default:"30s" help:"bound on the first passing of all checks"`
@@ -70,6 +68,7 @@ type Value struct {
 	Value  string `json:"value"`  // readable form; secrets redacted
 	Origin string `json:"origin"` // "default", "file order.json", "env ORDER_HTTP_ADDR", "flag -http-addr"
 	Help   string `json:"help,omitempty"`
+	Reload bool   `json:"reload,omitempty"` // may change while the program runs, see [Live]
 }
 
 // Effective is what [LoadConfig] decided.
@@ -88,6 +87,7 @@ type Effective struct {
 // already is its default, the tag `default:"…"` serves where it is zero.
 // `help:"…"` is the usage text, `secret:"true"` redacts the value; passwords in
 // URLs and fields named like secrets are redacted without being asked.
+// `reload:"true"` lets a [Live] configuration change the field later.
 //
 // Fields may be strings, booleans, numbers, time.Duration ("1m30s"), []string
 // (comma separated) and anything that implements encoding.TextUnmarshaler.
@@ -97,13 +97,26 @@ type Effective struct {
 // Validate() error it is asked last. On error dst may be half filled. A request
 // for help (-h) is [flag.ErrHelp].
 func LoadConfig(dst any, opts LoadOptions) (*Effective, error) {
+	l, err := load(dst, opts)
+	switch {
+	case errors.Is(err, flag.ErrHelp):
+		return nil, flag.ErrHelp
+	case err != nil:
+		return nil, fmt.Errorf("armature: load config: %w", err)
+	}
+	return l.effective(), nil
+}
+
+// load fills dst and returns what it learnt on the way, also with an error about
+// the content of the sources.
+func load(dst any, opts LoadOptions) (*loader, error) {
+	l := &loader{opts: opts, env: map[string]string{}, byKey: map[string]*setting{}}
 	v := reflect.ValueOf(dst)
 	if v.Kind() != reflect.Pointer || v.IsNil() || v.Elem().Kind() != reflect.Struct {
-		return nil, fmt.Errorf("armature: load config: destination is a %T, not a pointer to a struct", dst)
+		return l, fmt.Errorf("destination is a %T, not a pointer to a struct", dst)
 	}
-	l := &loader{opts: opts, env: map[string]string{}, byKey: map[string]*setting{}}
 	if err := l.collect(v.Elem(), ""); err != nil {
-		return nil, fmt.Errorf("armature: load config: %w", err)
+		return l, err
 	}
 	environ := opts.Env
 	if environ == nil {
@@ -115,22 +128,20 @@ func LoadConfig(dst any, opts LoadOptions) (*Effective, error) {
 		}
 	}
 	if err := l.load(); err != nil {
-		if errors.Is(err, flag.ErrHelp) {
-			return nil, flag.ErrHelp
-		}
-		return nil, fmt.Errorf("armature: load config: %w", err)
+		return l, err
 	}
 	if c, ok := dst.(interface{ Validate() error }); ok {
 		if err := c.Validate(); err != nil {
-			return nil, fmt.Errorf("armature: load config: %w", err)
+			return l, err
 		}
 	}
-	return l.effective(), nil
+	return l, nil
 }
 
 type setting struct {
 	key, help string
 	secret    bool
+	reload    bool
 	field     reflect.Value
 	origin    string
 }
@@ -141,12 +152,13 @@ type loader struct {
 	settings []*setting
 	byKey    map[string]*setting
 	rest     []string
+	file     string // what was read, "" without a file
+	content  digest // of file
 }
 
 var (
 	textUnmarshaler = reflect.TypeFor[encoding.TextUnmarshaler]()
 	durationType    = reflect.TypeFor[time.Duration]()
-	secretName      = regexp.MustCompile(`(^|[._])(password|passwd|secret|token|key|credential|credentials)($|[._])`)
 )
 
 // collect lists the settings of a struct and applies their defaults.
@@ -180,6 +192,7 @@ func (l *loader) collect(v reflect.Value, prefix string) error {
 		s := &setting{
 			key: key, help: sf.Tag.Get("help"), field: fv, origin: "default",
 			secret: sf.Tag.Get("secret") == "true" || secretName.MatchString(key),
+			reload: sf.Tag.Get("reload") == "true",
 		}
 		if def, ok := sf.Tag.Lookup("default"); ok && fv.IsZero() {
 			if err := s.set(def, "default"); err != nil {
@@ -253,6 +266,7 @@ func (l *loader) parseFlags() (values map[string]*string, file string, given map
 
 func (l *loader) readFile(path string) error {
 	data, err := os.ReadFile(path)
+	l.file, l.content = path, digestOf(data, err)
 	if err != nil {
 		return fmt.Errorf("read file: %w", err)
 	}
@@ -295,7 +309,7 @@ func (l *loader) apply(tree map[string]any, prefix, origin string) []error {
 func (l *loader) effective() *Effective {
 	e := &Effective{Args: l.rest}
 	for _, s := range l.settings {
-		e.Values = append(e.Values, Value{Key: s.key, Value: s.text(), Origin: s.origin, Help: s.help})
+		e.Values = append(e.Values, Value{Key: s.key, Value: s.text(), Origin: s.origin, Help: s.help, Reload: s.reload})
 	}
 	return e
 }
@@ -372,8 +386,8 @@ func (s *setting) set(text, origin string) error {
 	}
 	if rule != "" {
 		shown := strconv.Quote(text)
-		if s.secret {
-			shown = RedactedValue
+		if hidden := redact(text); s.secret || hidden != text {
+			shown, rule = RedactedValue, "cannot be read as "+s.field.Type().String() // rule may quote the text
 		}
 		return fmt.Errorf("%s: %s = %s: %s", origin, s.key, shown, rule)
 	}
@@ -390,17 +404,17 @@ func (s *setting) text() string {
 	}
 	if m, ok := reflect.TypeAssert[encoding.TextMarshaler](s.field.Addr()); ok {
 		if b, err := m.MarshalText(); err == nil {
-			return redactURL(string(b))
+			return redact(string(b))
 		}
 	}
 	if s.field.Kind() == reflect.Slice {
 		parts := make([]string, s.field.Len())
 		for i := range parts {
-			parts[i] = redactURL(s.field.Index(i).String())
+			parts[i] = redact(s.field.Index(i).String())
 		}
 		return strings.Join(parts, ",")
 	}
-	return redactURL(fmt.Sprint(s.field.Interface()))
+	return redact(fmt.Sprint(s.field.Interface()))
 }
 
 func settable(v reflect.Value) bool {
@@ -408,26 +422,6 @@ func settable(v reflect.Value) bool {
 		v.Kind() == reflect.String || v.Kind() == reflect.Bool ||
 		v.CanInt() || v.CanUint() || v.CanFloat() ||
 		v.Kind() == reflect.Slice && v.Type().Elem().Kind() == reflect.String
-}
-
-// redactURL hides the password of a URL and leaves any other text alone.
-func redactURL(text string) string {
-	if !strings.Contains(text, "://") {
-		return text
-	}
-	u, err := url.Parse(text)
-	if err != nil {
-		return RedactedValue // whatever it is, it may hold a password
-	}
-	if q := u.Query(); q.Has("password") {
-		q.Set("password", "xxxxx")
-		u.RawQuery = q.Encode()
-		return u.Redacted()
-	}
-	if _, has := u.User.Password(); has {
-		return u.Redacted()
-	}
-	return text
 }
 
 func jsonText(val any) (string, error) {

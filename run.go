@@ -131,9 +131,9 @@ func (s *Service) start(ctx context.Context) error {
 	if err := s.awaitChecks(ctx); err != nil {
 		return err
 	}
-	s.state.Store(int32(phaseReady))
-	if s.GRPC != nil {
-		s.GRPC.SetServing(true)
+	s.turn(phaseReady)
+	if s.GRPC != nil && len(s.health.checks) > 0 {
+		s.health.rounds.Go(s.keepChecking)
 	}
 	if err := s.register(ctx); err != nil {
 		return err
@@ -258,15 +258,12 @@ func (s *Service) wait(ctx context.Context) (reason string, err error) {
 // also takes down what a failed start had begun.
 func (s *Service) drain(ctx context.Context, reason string, cause error) error {
 	begin := time.Now()
-	wasReady := s.state.Swap(int32(phaseDraining)) == int32(phaseReady)
+	wasReady := s.turn(phaseDraining) == phaseReady
 	attrs := []any{slog.String("reason", reason)}
 	if cause != nil {
 		attrs = append(attrs, slog.Any("error", cause))
 	}
 	s.Logger.InfoContext(ctx, "service draining", attrs...)
-	if s.GRPC != nil {
-		s.GRPC.SetServing(false)
-	}
 
 	var errs []error
 	errs = append(errs, s.deregister(ctx))

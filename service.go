@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net/http"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -42,6 +41,9 @@ type Service struct {
 	admin    *adminServer
 	health   *health
 	policies *promresilience.Collector
+	level    *logging.Level        // nil where the program brought a logger of its own
+	config   atomic.Pointer[shown] // what /config shows
+	jobs     jobs
 
 	state    atomic.Int32 // phase
 	ready    chan struct{}
@@ -49,6 +51,9 @@ type Service struct {
 	quitOnce sync.Once
 	done     chan struct{} // closed when the drain is over
 	failed   chan error    // what servers and workers report; sized so that nobody blocks
+
+	servable sync.Mutex // orders what gRPC health is told
+	failing  bool       // the checks, when last heeded; guarded by servable
 
 	mu      sync.Mutex // guards what follows
 	workers []*worker
@@ -80,12 +85,12 @@ func New(cfg Config) (*Service, error) {
 		return nil, err
 	}
 	s := &Service{
-		cfg:    cfg,
-		health: &health{timeout: cfg.CheckTimeout, quit: make(chan struct{})},
-		ready:  make(chan struct{}),
-		quit:   make(chan struct{}),
-		done:   make(chan struct{}),
+		cfg:   cfg,
+		ready: make(chan struct{}),
+		quit:  make(chan struct{}),
+		done:  make(chan struct{}),
 	}
+	s.health = &health{timeout: cfg.CheckTimeout, interval: checkInterval, quit: make(chan struct{}), tell: s.heed}
 	if err := s.build(); err != nil {
 		return nil, fmt.Errorf("armature: build service %s: %w", cfg.Name, err)
 	}
@@ -94,10 +99,24 @@ func New(cfg Config) (*Service, error) {
 
 func (s *Service) build() (err error) {
 	cfg := s.cfg
-	if s.Logger = cfg.Logger; s.Logger == nil {
+	level := cfg.LogLevel
+	switch l := level.(type) {
+	case *logging.Level:
+		s.level = l
+	case nil:
+		s.level = logging.NewLevel(slog.LevelInfo)
+	case slog.Level:
+		s.level = logging.NewLevel(l)
+	}
+	if s.level != nil {
+		level = s.level
+	}
+	if s.Logger = cfg.Logger; s.Logger != nil {
+		s.level, _ = cfg.LogLevel.(*logging.Level) // no other would reach that logger
+	} else {
 		s.Logger, err = logging.New(logging.Config{
 			Service: cfg.Name, Environment: cfg.Environment, Version: cfg.Version,
-			Level: cfg.LogLevel, Writer: cfg.LogWriter,
+			Level: level, Writer: cfg.LogWriter,
 		})
 		if err != nil {
 			return err
@@ -150,11 +169,11 @@ func (s *Service) build() (err error) {
 	}
 	switch {
 	case cfg.AdminAddr != "":
-		mux := http.NewServeMux()
-		s.mount(mux.Handle, true)
-		s.admin = newAdminServer(cfg.AdminAddr, mux)
+		s.admin = newAdminServer(cfg.AdminAddr, s.adminHandler())
 	case s.HTTP != nil:
-		s.mount(s.HTTP.Mount, false)
+		for _, p := range s.pages(false) {
+			s.HTTP.Mount(p.pattern, p.handler)
+		}
 	}
 	return nil
 }

@@ -14,8 +14,8 @@ type Config struct {
 	// Environment and Version are written as "env" and "version" unless empty.
 	Environment string
 	Version     string
-	// Level is the lowest level written. Pass a *slog.LevelVar to change it at run
-	// time. Nil means slog.LevelInfo.
+	// Level is the lowest level written. Pass a *Level, or a *slog.LevelVar, to
+	// change it at run time. Nil means slog.LevelInfo.
 	Level slog.Leveler
 	// Writer receives one JSON object per line, one Write call per line. Nil means
 	// os.Stderr.
