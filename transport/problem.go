@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"maps"
 	"math"
 	"net/http"
 	"strconv"
@@ -98,6 +100,23 @@ func (e *Error) Headers() http.Header {
 	return h
 }
 
+// HeadersOf returns what an answer that is err carries beside its body: the headers
+// of the outermost error in its chain that has a Headers() http.Header method, which
+// an error that wraps an [*Error] may have too, before those of the *Error.
+func HeadersOf(err error) http.Header {
+	if err == nil {
+		return http.Header{}
+	}
+	h := AsError(err).Headers()
+	if own, ok := errors.AsType[interface {
+		error
+		Headers() http.Header
+	}](err); ok {
+		maps.Copy(h, own.Headers())
+	}
+	return h
+}
+
 // MarshalJSON returns [Error.Problem] as JSON. It never fails.
 func (e *Error) MarshalJSON() ([]byte, error) { return json.Marshal(e.Problem()) }
 
@@ -109,15 +128,14 @@ func EncodeError(_ context.Context, err error, w http.ResponseWriter) {
 	if e == nil {
 		e = internal("transport: encode error: no error to encode")
 	}
+	own := HeadersOf(err)
 	body, err := e.MarshalJSON()
 	if err != nil { // cannot happen: a Problem holds nothing that JSON lacks
 		http.Error(w, title(e.StatusCode()), e.StatusCode())
 		return
 	}
 	header := w.Header()
-	for name, values := range e.Headers() {
-		header[name] = values
-	}
+	maps.Copy(header, own)
 	header.Set("Content-Type", ProblemType)
 	header.Set("Content-Length", strconv.Itoa(len(body)))
 	header.Set("X-Content-Type-Options", "nosniff")

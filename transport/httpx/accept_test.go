@@ -6,7 +6,11 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"time"
 
+	"github.com/go-kit/kit/endpoint"
+
+	"github.com/armature-go/armature/transport"
 	"github.com/armature-go/armature/transport/httpx"
 )
 
@@ -71,5 +75,27 @@ func TestCookieBinding(t *testing.T) {
 	s.ServeHTTP(w, r)
 	if w.Code != http.StatusBadRequest || !strings.Contains(w.Body.String(), "/cookie/page") {
 		t.Errorf("%d %s", w.Code, w.Body)
+	}
+}
+
+// challenged is an error that wraps one of ours and has a header of its own.
+type challenged struct{ error }
+
+func (c challenged) Unwrap() error { return c.error }
+func (challenged) Headers() http.Header {
+	return http.Header{"Www-Authenticate": {`Bearer error="expired"`}}
+}
+
+func TestHeadersOfAWrappingErrorAreSent(t *testing.T) {
+	t.Parallel()
+	refuse := transport.Errorf(transport.Unauthenticated, "EXPIRED", "sign in again").WithRetryAfter(time.Second)
+	s := newServer(t, httpx.Config{Middleware: []endpoint.Middleware{func(endpoint.Endpoint) endpoint.Endpoint {
+		return func(context.Context, any) (any, error) { return nil, challenged{refuse} }
+	}}})
+	httpx.Handle(s, "GET /x", func(context.Context, struct{}) (string, error) { return "", nil })
+	w := httptest.NewRecorder()
+	s.ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/x", nil))
+	if h := w.Header(); w.Code != http.StatusUnauthorized || h.Get("WWW-Authenticate") != `Bearer error="expired"` || h.Get("Retry-After") != "1" {
+		t.Errorf("%d %v", w.Code, h)
 	}
 }

@@ -165,7 +165,7 @@ func afterCall(ctx context.Context, err error) error {
 		// Drivers turn the end of a context into errors of their own.
 		return transport.AsError(ctx.Err()).WithCause(err)
 	}
-	return e
+	return err
 }
 
 // bind reads the request into *req, which is a struct, a pointer to one, or

@@ -257,7 +257,7 @@ func (res *response) WriteHeader(status int) {
 		res.muted = true
 		return
 	}
-	if res.server.draining.Err() != nil {
+	if status != http.StatusSwitchingProtocols && res.server.draining.Err() != nil {
 		res.Header().Set("Connection", "close")
 	}
 	res.ResponseWriter.WriteHeader(status)
@@ -306,7 +306,7 @@ func (res *response) fail(r *http.Request, err error) {
 	problem.Instance = r.URL.EscapedPath()
 	problem.TraceID = res.traceID
 	header := res.Header()
-	for name, values := range e.Headers() {
+	for name, values := range transport.HeadersOf(err) {
 		header[name] = values
 	}
 	_ = res.json(problem.Status, transport.ProblemType, problem, nil) // strings and numbers always encode
