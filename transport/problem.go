@@ -122,7 +122,8 @@ func (e *Error) MarshalJSON() ([]byte, error) { return json.Marshal(e.Problem())
 
 // EncodeError answers err as a problem document. It is an ErrorEncoder for
 // go-kit HTTP servers: their default one renders an [*Error] as well, though as
-// application/json, and sends the text of every other error to the caller.
+// application/json, and sends the text of every other error to the caller. Headers
+// that w has already win against those of err.
 func EncodeError(_ context.Context, err error, w http.ResponseWriter) {
 	e := AsError(err)
 	if e == nil {
@@ -135,7 +136,11 @@ func EncodeError(_ context.Context, err error, w http.ResponseWriter) {
 		return
 	}
 	header := w.Header()
-	maps.Copy(header, own)
+	for name, values := range own {
+		if _, chosen := header[name]; !chosen { // the caller knows better
+			header[name] = values
+		}
+	}
 	header.Set("Content-Type", ProblemType)
 	header.Set("Content-Length", strconv.Itoa(len(body)))
 	header.Set("X-Content-Type-Options", "nosniff")
