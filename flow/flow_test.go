@@ -2,7 +2,6 @@ package flow_test
 
 import (
 	"context"
-	"fmt"
 	"net/http"
 	"slices"
 	"strings"
@@ -12,19 +11,6 @@ import (
 
 	"github.com/armature-go/armature/flow"
 )
-
-func Example() {
-	ctx := flow.WithCorrelationID(context.Background(), "c-1")
-	ctx = flow.WithSaga(ctx, "order-42", 1)
-	ctx = flow.WithOutgoingIdempotencyKey(ctx, "order-42/charge")
-
-	h := http.Header{}
-	flow.Inject(ctx, flow.HTTPHeader(h))
-
-	served := flow.Extract(context.Background(), flow.HTTPHeader(h))
-	fmt.Println(flow.CorrelationID(served), flow.IdempotencyKey(served), flow.OutgoingIdempotencyKey(served) == "")
-	// Output: c-1 order-42/charge true
-}
 
 func full() context.Context {
 	ctx := flow.WithCorrelationID(context.Background(), "corr")

@@ -174,23 +174,3 @@ func TestSnapshotsAreImmutable(t *testing.T) {
 		t.Errorf("%d instances left, want 101", got)
 	}
 }
-
-func ExampleNew() {
-	reg, err := static.New(static.Config{Instances: []discovery.Instance{
-		{Service: "order", Addr: "127.0.0.1:9001"},
-		{Service: "order", Addr: "[::1]:9002"},
-	}})
-	if err != nil {
-		fmt.Println(err)
-		return
-	}
-	for s := range reg.Watch(context.Background(), "order") {
-		for _, in := range s.Instances {
-			fmt.Println(in.Addr, in.Health)
-		}
-		break // a watch goes on for as long as the loop does
-	}
-	// Output:
-	// 127.0.0.1:9001 passing
-	// [::1]:9002 passing
-}

@@ -1,27 +1,12 @@
 package static_test
 
 import (
-	"fmt"
 	"strings"
 	"testing"
 
 	"github.com/armature-go/armature/discovery"
 	"github.com/armature-go/armature/discovery/static"
 )
-
-func ExampleOpen() {
-	r, err := static.Open("static:order=10.0.0.7:7001,10.0.0.8:7001;payment=[::1]:7002")
-	if err != nil {
-		fmt.Println(err)
-		return
-	}
-	for _, in := range r.Services()["order"].Instances {
-		fmt.Println(in.Service, in.Addr)
-	}
-	// Output:
-	// order 10.0.0.7:7001
-	// order 10.0.0.8:7001
-}
 
 func TestOpenRefuses(t *testing.T) {
 	t.Parallel()

@@ -66,14 +66,3 @@ func TestFromEnvExports(t *testing.T) {
 		t.Errorf("collector got %s, want %s", got, want)
 	}
 }
-
-func ExampleFromEnv() {
-	ctx := context.Background()
-	provider, err := tracing.Setup(ctx, tracing.Config{Service: "order", Exporter: otlpgrpc.FromEnv})
-	if err != nil {
-		fmt.Println(err)
-		return
-	}
-	fmt.Println(provider.Shutdown(ctx)) // nothing to export, so no collector is needed
-	// Output: <nil>
-}

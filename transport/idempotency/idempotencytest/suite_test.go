@@ -4,23 +4,6 @@ import (
 	"testing"
 
 	"go.uber.org/goleak"
-
-	"github.com/armature-go/armature/transport/idempotency"
-	"github.com/armature-go/armature/transport/idempotency/idempotencytest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
-
-// The body of a store's TestConformance.
-func ExampleRun() { //nolint:testableexamples // compiled only: the suite needs a *testing.T, which an Example has not
-	conformance := func(t *testing.T) {
-		idempotencytest.Run(t, func(t *testing.T) idempotency.Store {
-			store, err := idempotency.NewMemory(idempotency.MemoryConfig{})
-			if err != nil {
-				t.Fatal(err)
-			}
-			return store
-		})
-	}
-	_ = conformance
-}

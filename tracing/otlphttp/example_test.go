@@ -1,0 +1,20 @@
+package otlphttp_test
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/armature-go/armature/tracing"
+	"github.com/armature-go/armature/tracing/otlphttp"
+)
+
+func ExampleFromEnv() {
+	ctx := context.Background()
+	provider, err := tracing.Setup(ctx, tracing.Config{Service: "order", Exporter: otlphttp.FromEnv})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	fmt.Println(provider.Shutdown(ctx)) // nothing to export, so no collector is needed
+	// Output: <nil>
+}
